@@ -1,0 +1,50 @@
+"""One ordered table of implementations: who can run these tensors, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An implementation of DCNv3.
+
+    Args:
+        name: what ``dcnv3(..., backend=name)`` takes.
+        what: one line for people.
+        why_not: the reason why it can't run on these tensors (of value), or None if it can.
+    """
+
+    name: str
+    what: str
+    why_not: Callable[[Tensor], str | None]
+
+
+def _always(value_NHWGD: Tensor) -> str | None:
+    return None
+
+
+# In the order of preference; the dispatcher's registrations in op.py follow the same order per device.
+BACKENDS: tuple[Backend, ...] = (
+    Backend("reference", "plain PyTorch (grid_sample); any device, any floating dtype", _always),
+)
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names that ``backend=`` accepts."""
+    return tuple(backend.name for backend in BACKENDS)
+
+
+def explain(value_NHWGD: Tensor) -> str:
+    """A table, one line per backend: which one runs and why not the others."""
+    lines = [f"DCNv3 on {value_NHWGD.device}, {str(value_NHWGD.dtype).removeprefix('torch.')}:"]
+    chosen = False
+    for backend in BACKENDS:
+        reason = backend.why_not(value_NHWGD)
+        verdict = f"no: {reason}" if reason else ("could run" if chosen else "runs")
+        chosen = chosen or reason is None
+        lines.append(f"  {backend.name:<10} {verdict:<10} {backend.what}")
+    return "\n".join(lines)

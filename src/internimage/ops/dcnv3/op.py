@@ -1,0 +1,190 @@
+"""DCNv3 as a PyTorch operator: schema, kernels, fake tensors, autograd, FLOPs, autocast, and the public function.
+
+``torch.ops.internimage.dcnv3`` is one opaque node for ``torch.compile`` and ``torch.export``; PyTorch's dispatcher
+chooses its kernel by device. Devices without a kernel of their own take the reference.
+"""
+
+# torch.library and torch.utils.flop_counter are typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from internimage.ops.dcnv3 import backends
+from internimage.ops.dcnv3.geometry import DCNv3Geometry
+from internimage.ops.dcnv3.reference import Normalize, dcnv3_reference, dcnv3_reference_backward
+
+_SETTINGS = (
+    "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, "
+    "float offset_scale, bool remove_center, str normalize"
+)
+_FORWARD, _BACKWARD = "internimage::dcnv3", "internimage::dcnv3_backward"
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def dcnv3(
+    value: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    kernel_size: int | Sequence[int] = 3,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    normalize: Normalize = "none",
+    backend: str | None = None,
+) -> Tensor:
+    """Aggregate ``value`` at learned sampling points, group by group: ``sum_k m_gk * x_g(p0 + p_k + dp_gk)``.
+
+    Source: Eq. (2), arXiv:2211.05778, without the projection w.
+
+    Args:
+        value: (N, H, W, G, D), the projected input in G groups of D channels. Zero outside the map.
+        offset: (N, Ho, Wo, G, K, 2), displacement of each point as (x, y) in pixels, before ``offset_scale``.
+            K runs x-major (all rows of the first kernel column first). Any value is safe: a point off the map or
+            without a finite position contributes nothing.
+        mask: (N, Ho, Wo, G, K), the modulation scalars, or their logits (see ``normalize``).
+        kernel_size, stride, padding, dilation: an integer or a (height, width) pair, as for a convolution.
+        offset_scale: factor on the kernel grid and the offsets.
+        remove_center: K leaves out the middle point (odd kernels).
+        normalize: what happens to ``mask``: ``"softmax"`` over K (DCNv3), ``"sigmoid"`` (DCNv2) or ``"none"`` (DCNv4).
+        backend: a name from `explain_dcnv3`'s table, for tests and measurements; by default the dispatcher chooses.
+
+    The three tensors share one device and one dtype (float64, float32, bfloat16 or float16); under autocast they are
+    cast to its dtype. Coordinates, softmax and sums are float32 at least.
+
+    Returns:
+        (N, Ho, Wo, G, D), dtype of ``value``.
+
+    Raises:
+        ValueError: shapes, dtypes, devices or settings that do not fit, with the expected values.
+
+    >>> value, mask = torch.ones(1, 4, 4, 2, 3), torch.zeros(1, 4, 4, 2, 9)
+    >>> dcnv3(value, torch.zeros(1, 4, 4, 2, 9, 2), mask, normalize="softmax")[0, 1, 1, 0]
+    tensor([1., 1., 1.])
+    """
+    geometry = DCNv3Geometry.make(kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    _check(value, offset, mask, geometry, normalize)
+    value, offset, mask = (_autocast(tensor) for tensor in (value, offset, mask))
+    if value.dtype not in _DTYPES or not value.dtype == offset.dtype == mask.dtype:
+        raise ValueError(
+            "value, offset and mask must share one dtype of float64, float32, bfloat16, float16; "
+            f"got {value.dtype}, {offset.dtype}, {mask.dtype}"
+        )
+    if backend is None:
+        op = cast(Any, torch.ops.internimage.dcnv3.default)
+        return op(value, offset, mask, *_settings(geometry), normalize)
+    if backend not in backends.backend_names():
+        raise ValueError(f"unknown backend {backend!r}; choose from {', '.join(backends.backend_names())}")
+    return dcnv3_reference(value, offset, mask, geometry, normalize)
+
+
+def explain_dcnv3(value: Tensor, offset: Tensor | None = None, mask: Tensor | None = None, **settings: Any) -> str:
+    """Say which backend these tensors take and why not the others; takes what `dcnv3` takes, and checks it.
+
+    >>> print(explain_dcnv3(torch.zeros(1, 4, 4, 2, 3)))
+    DCNv3 on cpu, float32:
+      reference  runs       plain PyTorch (grid_sample); any device, any floating dtype
+    """
+    if offset is not None and mask is not None:
+        normalize = settings.pop("normalize", "none")
+        _check(value, offset, mask, DCNv3Geometry.make(**settings), normalize)
+    return backends.explain(value)
+
+
+def _check(value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry, normalize: str) -> None:
+    if value.dim() != 5:
+        raise ValueError(f"value must be (N, H, W, G, D), got {tuple(value.shape)}; split the channels into groups")
+    if normalize not in get_args(Normalize):
+        raise ValueError(f"normalize must be one of {', '.join(get_args(Normalize))}, got {normalize!r}")
+    batch, height, width, groups, depth = value.shape
+    out_h, out_w = geometry.output_size(height, width)
+    if height < 1 or width < 1 or groups < 1 or depth < 1 or out_h < 1 or out_w < 1:
+        raise ValueError(
+            f"a map of {height} x {width} with {groups} groups of {depth} channels gives no output for {geometry}"
+        )
+    expected = (batch, out_h, out_w, groups, geometry.num_points)
+    if tuple(mask.shape) != expected:
+        raise ValueError(f"mask must be (N, Ho, Wo, G, K) = {expected} for this value, got {tuple(mask.shape)}")
+    if tuple(offset.shape) != (*expected, 2):
+        raise ValueError(f"offset must be (N, Ho, Wo, G, K, 2) = {(*expected, 2)}, got {tuple(offset.shape)}")
+    if not value.device == offset.device == mask.device:
+        raise ValueError(
+            f"value, offset and mask must be on one device, got {value.device}, {offset.device}, {mask.device}"
+        )
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    # torch.library.register_autocast fixes one dtype per device; users choose float16 or bfloat16 per region.
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensor
+    # As PyTorch's own rules do, leave float64 alone.
+    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(device))
+
+
+def _settings(geometry: DCNv3Geometry) -> tuple[Any, ...]:
+    g = geometry
+    return g.kernel_size, g.stride, g.padding, g.dilation, g.offset_scale, g.remove_center
+
+
+def _geometry(settings: Sequence[Any]) -> DCNv3Geometry:
+    kernel_size, stride, padding, dilation, offset_scale, remove_center = settings
+    # The dispatcher hands pairs over as lists; DCNv3Geometry.make turns them back.
+    return DCNv3Geometry.make(kernel_size, stride, padding, dilation, offset_scale, remove_center)
+
+
+def _forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+    return dcnv3_reference(value, offset, mask, _geometry(settings[:-1]), settings[-1])
+
+
+def _backward(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    return dcnv3_reference_backward(grad, value, offset, mask, _geometry(settings[:-1]), settings[-1])
+
+
+def _fake_forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+    batch, _, _, groups, depth = value.shape
+    return value.new_empty((batch, offset.shape[1], offset.shape[2], groups, depth))
+
+
+def _fake_backward(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, offset, mask))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    backward = cast(Any, torch.ops.internimage.dcnv3_backward.default)
+    return (*backward(grad, *ctx.saved_tensors, *ctx.settings), *(None for _ in ctx.settings))
+
+
+def _flops(value_shape: Sequence[int], offset_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Two per multiply-add; five multiply-adds a point and channel: four bilinear corners and the modulation."""
+    batch, out_h, out_w, groups, points, _ = offset_shape
+    return 2 * 5 * batch * out_h * out_w * groups * points * value_shape[-1]
+
+
+def _register() -> None:
+    tensors = "Tensor value, Tensor offset, Tensor mask"
+    torch.library.define(_FORWARD, f"({tensors}, {_SETTINGS}) -> Tensor")
+    torch.library.define(_BACKWARD, f"(Tensor grad, {tensors}, {_SETTINGS}) -> (Tensor, Tensor, Tensor)")
+    torch.library.impl(_FORWARD, "CompositeExplicitAutograd", _forward)
+    torch.library.impl(_BACKWARD, "CompositeExplicitAutograd", _backward)
+    torch.library.register_fake(_FORWARD, _fake_forward)
+    torch.library.register_fake(_BACKWARD, _fake_backward)
+    torch.library.register_autograd(_FORWARD, _autograd, setup_context=_setup_context)
+    register_flop_formula(torch.ops.internimage.dcnv3)(_flops)
+
+
+_register()
