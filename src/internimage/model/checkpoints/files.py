@@ -1,0 +1,229 @@
+"""Reading and writing weight files: ours (safetensors with everything needed to predict), and all official containers.
+
+Pickled files are read with ``weights_only=True``: tensors and plain values, never code.
+"""
+
+# safetensors is typed in part only.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from internimage.model.checkpoints.convert import to_ours
+from internimage.model.classifier import InternImageClassifier
+from internimage.model.config import InternImageConfig
+from internimage.structures import LabelMap, Preprocess
+
+# The key of our JSON in a safetensors header and in a training checkpoint.
+CARD_KEY = "internimage"
+_HF_ONLY = ("_name_or_path", "architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version")
+_ADVICE = "re-save it as safetensors, or with only tensors in it"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weight file says about itself, beyond its weights.
+
+    Args:
+        config: the architecture.
+        labels: class names, or None.
+        preprocess: how images become inputs, or None.
+    """
+
+    config: InternImageConfig
+    labels: LabelMap | None = None
+    preprocess: Preprocess | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "format": 1,
+            "model": self.config.to_dict(),
+            "labels": None if self.labels is None else list(self.labels),
+            "preprocess": None if self.preprocess is None else self.preprocess.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Card:
+        """The inverse of `to_dict`."""
+        labels, preprocess = values.get("labels"), values.get("preprocess")
+        return cls(
+            InternImageConfig.from_dict(values["model"]),
+            None if labels is None else LabelMap(tuple(labels)),
+            None if preprocess is None else Preprocess.from_dict(preprocess),
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's weights under our classifier's names, and what else the file said.
+
+    Args:
+        state: weights by name (``backbone.*`` and, if there is one, ``head.*``).
+        card: architecture, labels and preprocessing, or None where the file does not say (official files).
+        foreign: keys that belong to something else, a detector's neck for example.
+        origin: ``"ours"``, ``"official"`` or ``"huggingface"``.
+        path: the file.
+    """
+
+    state: dict[str, Tensor]
+    card: Card | None
+    foreign: tuple[str, ...]
+    origin: str
+    path: Path
+
+
+class _PlainNode(dict[str, Any]):
+    """Stands in for the configuration class that official files carry; it holds values and does nothing."""
+
+
+def save_checkpoint(
+    model: InternImageClassifier,
+    path: str | Path,
+    *,
+    labels: LabelMap | None = None,
+    preprocess: Preprocess | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``path`` (``.safetensors``) with all that prediction needs, and the same description as JSON beside it.
+
+    Raises:
+        ValueError: another suffix, or labels that do not match the model's classes.
+        FileExistsError: the file exists and ``overwrite`` is not set.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are saved as .safetensors, got {path}")
+    if labels is not None and len(labels) != model.num_classes:
+        raise ValueError(f"{len(labels)} class names for a model of {model.num_classes} classes")
+    description = path.with_suffix(".json")
+    for existing in (path, description):
+        if existing.exists() and not overwrite:
+            raise FileExistsError(f"{existing} exists; choose another name or pass overwrite=True")
+    card = Card(model.config, labels, preprocess).to_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    # A full disk or Ctrl-C must not leave half a file under the name of a whole one.
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"format": "pt", CARD_KEY: json.dumps(card)})
+    partial.replace(path)
+    description.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_checkpoint(path: str | Path, *, ema: bool | None = None) -> Checkpoint:
+    """Read any InternImage weight file: ours, official classification, mmdetection, mmsegmentation, Hugging Face.
+
+    Args:
+        path: a file, or a folder with ``model.safetensors`` or ``pytorch_model.bin`` and ``config.json``.
+        ema: True for the moving average, False for the raw weights, None for the file's main entry.
+
+    Raises:
+        ValueError: the file is damaged, holds code, or is not an InternImage's.
+    """
+    path = _file_in(Path(path))
+    contents, card = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    converted = to_ours(_choose_state(contents, ema, path))
+    # Training in 16 bit leaves 16-bit files; a network starts in float32 and is cast by its user.
+    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in converted.state.items()}
+    return Checkpoint(state, card or _card_beside(path), converted.foreign, converted.origin, path)
+
+
+def _file_in(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}")
+    if path.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (path / name).is_file():
+                return path / name
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) == 1:
+            return found[0]
+        raise ValueError(f"{path} has no model.safetensors; name the weight file itself")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes); download or copy it again")
+    return path
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], Card | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = cast(dict[str, str], file.metadata() or {})
+            state = {key: cast(Tensor, file.get_tensor(key)) for key in cast(list[str], file.keys())}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); download or copy it again") from None
+    return state, Card.from_dict(json.loads(metadata[CARD_KEY])) if CARD_KEY in metadata else None
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Any], Card | None]:
+    # Values that official training loops put beside the weights; each is inert.
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [
+        (_PlainNode, "yacs.config.CfgNode"),
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "bool")),
+    ]
+    try:
+        with torch.serialization.safe_globals(cast(Any, allowed)):
+            contents: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        culprit = re.search(r"GLOBAL ([\w.]+)|`([\w.]+)` was not an allowed|function ([\w.]+)", str(error))
+        what = next(filter(None, culprit.groups()), None) if culprit else None
+        if what:
+            raise ValueError(f"{path} is refused: loading it would run {what}; {_ADVICE}") from None
+        raise ValueError(f"{path} is not a PyTorch weight file, or is damaged; download or copy it again") from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or cut short ({_first_line(error)}); download or copy it again") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} holds a {type(contents).__name__}, not weights by name")
+    named = cast(dict[str, Any], contents)
+    return named, Card.from_dict(named[CARD_KEY]) if CARD_KEY in named else None
+
+
+def _choose_state(contents: Mapping[str, Any], ema: bool | None, path: Path) -> dict[str, Tensor]:
+    """Take the weights out of a container: Lightning's, the official trainer's, mmengine's, DeepSpeed's, or none."""
+    average = "state_dict" if "current_model_state" in contents else "model_ema"
+    raw = "current_model_state" if "current_model_state" in contents else "model"
+    wanted = {True: (average,), False: (raw, "state_dict", "module"), None: ("state_dict", "model", "module")}[ema]
+    for key in wanted:
+        if isinstance(contents.get(key), dict):
+            return _tensors(contents[key])
+    if ema:
+        raise ValueError(f"{path} has no moving average; leave ema unset to take its weights")
+    return _tensors(contents)
+
+
+def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
+
+
+def _card_beside(path: Path) -> Card | None:
+    for name in (path.with_suffix(".json"), path.parent / "config.json"):
+        if not name.is_file():
+            continue
+        values = cast(dict[str, Any], json.loads(name.read_text(encoding="utf-8")))
+        if "model" in values and "format" in values:
+            return Card.from_dict(values)
+        if values.get("model_type") == "internimage":
+            official = {key: value for key, value in values.items() if key not in _HF_ONLY}
+            return Card(InternImageConfig.from_official(official))
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__

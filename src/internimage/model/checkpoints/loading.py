@@ -1,0 +1,251 @@
+"""Fitting weights into a network: heads, input channels, removed centres, and plain words when they don't fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from internimage.model.backbone import InternImage
+from internimage.model.checkpoints.files import Checkpoint, read_checkpoint
+from internimage.model.checkpoints.hub import locate
+from internimage.model.classifier import InternImageClassifier
+from internimage.model.config import NUM_STAGES, InternImageConfig
+from internimage.model.variants import describe_variant, list_models, variant_config
+
+log = logging.getLogger(__name__)
+IN22K_CLASSES, IN1K_CLASSES = 21841, 1000
+_STEM_IN, _STEM_OUT = "backbone.stem.conv1.weight", "backbone.stem.conv2.weight"
+_FC = ("head.fc.weight", "head.fc.bias")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened to a checkpoint's weights.
+
+    Args:
+        loaded: number of tensors put into the model.
+        missing: the model's tensors that the checkpoint lacks; they keep their values.
+        unexpected: the checkpoint's tensors that the model has no place for.
+        notes: adaptations, in words.
+    """
+
+    loaded: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{self.loaded} tensors loaded", *self.notes]
+        parts += [f"{len(self.missing)} missing (kept as they were)"] if self.missing else []
+        parts += [f"{len(self.unexpected)} left out"] if self.unexpected else []
+        return "; ".join(parts)
+
+
+def load_checkpoint(
+    model: nn.Module,
+    source: str | Path | Checkpoint,
+    *,
+    strict: bool = True,
+    ema: bool | None = None,
+    reset_head: bool = False,
+) -> LoadReport:
+    """Load weights of any known format into ``model`` (from `create_model`).
+
+    A 21,841-class ImageNet-22k head becomes a 1,000-class ImageNet-1k head by the official index list; a first
+    convolution for RGB is summed or repeated for other channel counts; a model without centre points drops them.
+
+    Args:
+        model: an InternImage backbone or classifier.
+        source: a file, a folder, a name from the weight table, a hub id, or a checkpoint that was read already.
+        strict: every tensor of the model must be there, and every tensor of the checkpoint must have a place
+            (a head is left out for a backbone, a detector's other parts for both).
+        ema: True for the moving average, False for the raw weights, None for the file's main entry.
+        reset_head: keep the model's own last layer (for other classes).
+
+    Raises:
+        ValueError: another architecture, other classes, or tensors missing or too many; in words.
+    """
+    if not isinstance(model, InternImage | InternImageClassifier):
+        raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}")
+    found = source if isinstance(source, Checkpoint) else read_checkpoint(locate(source), ema=ema)
+    check_architecture(found, model.config)
+    state, notes = _adapt(found, model, strict, reset_head)
+    own = model.state_dict()
+    missing = tuple(key for key in own if key not in state and not (reset_head and f"{key}" in _FC))
+    unexpected = tuple(key for key in state if key not in own)
+    if isinstance(model, InternImageClassifier) and all(key.startswith("head.") for key in missing):
+        # Detectors and segmenters are published without a classification head.
+        backbone_only = not any(key.startswith("head.") for key in state)
+        notes += ["the checkpoint has no head: the model keeps its own"] if backbone_only and missing else []
+        missing = () if backbone_only and reset_head else missing
+    _check_shapes(state, own, found.path)
+    if strict and (missing or unexpected):
+        raise ValueError(_complaint(found.path, missing, unexpected))
+    model.load_state_dict({key: tensor for key, tensor in state.items() if key in own}, strict=False)
+    report = LoadReport(len(state) - len(unexpected), missing, unexpected, tuple(notes))
+    log.info("%s: %s", found.path, report)
+    return report
+
+
+def check_architecture(found: Checkpoint, config: InternImageConfig) -> None:
+    """Raise ``ValueError`` that names both variants if the weights are another architecture's."""
+    theirs = architecture(found.state, config)
+    mine = (config.channels, config.depths, config.groups)
+    if (theirs.channels, theirs.depths, theirs.groups) != mine:
+        raise ValueError(
+            f"{found.path} holds {describe_variant(theirs)}, but the model is {describe_variant(config)}; "
+            "create the model by the checkpoint's name"
+        )
+
+
+def architecture(state: Mapping[str, Tensor], like: InternImageConfig) -> InternImageConfig:
+    """``like`` with the channels, depths and groups that the weights' shapes say."""
+    if _STEM_OUT not in state:
+        raise ValueError("the checkpoint has no stem: it is not a whole InternImage")
+    channels = state[_STEM_OUT].shape[0]
+    blocks = {tuple(map(int, key.split(".")[2:5:2])) for key in state if ".blocks." in key}
+    depths = tuple(1 + max(block for at, block in blocks if at == stage) for stage in range(NUM_STAGES))
+    rows = [state[f"backbone.stages.{stage}.blocks.0.dcn.mask.bias"].shape[0] for stage in range(NUM_STAGES)]
+    # Eight or nine points per group; the weights don't say which, so prefer the reading that fits the model.
+    expected = [9 - like.remove_center, 9, 8]
+    points = next((k for k in expected if [row / k for row in rows] == list(like.groups)), None)
+    if points is None:
+        points = 9 if all(row % 9 == 0 for row in rows) else 8
+    return replace(
+        like,
+        channels=channels,
+        depths=depths,
+        groups=tuple(row // points for row in rows),
+        level2_post_norm_blocks=() if depths[2] < like.depths[2] else like.level2_post_norm_blocks,
+    )
+
+
+def infer_config(found: Checkpoint) -> InternImageConfig:
+    """The configuration of a file that does not say it: the known variant with these shapes, and this head.
+
+    Raises:
+        ValueError: no known variant has these shapes.
+    """
+    if found.card is not None:
+        return found.card.config
+    state = found.state
+    for name in list_models():
+        config = variant_config(name)
+        theirs = architecture(state, config)
+        if (theirs.channels, theirs.depths, theirs.groups) == (config.channels, config.depths, config.groups):
+            has_scale = any(key.endswith("layer_scale1") for key in state)
+            scale = (config.layer_scale or 1.0) if has_scale else None
+            classes = state[_FC[0]].shape[0] if _FC[0] in state else 0
+            in_chans = state[_STEM_IN].shape[1]
+            return replace(config, num_classes=classes, in_chans=in_chans, layer_scale=scale)
+    raise ValueError(f"{found.path} is no known variant; build its InternImageConfig and use load_checkpoint")
+
+
+def in22k_rows() -> Tensor:
+    """Row of the 21,841-class head for each of the 1,000 classes of ImageNet-1k, in order.
+
+    Source: classification/meta_data/map22kto1k.txt, 31c962d (MIT).
+    """
+    text = files("internimage.model.checkpoints").joinpath("imagenet_22k_to_1k.txt").read_text(encoding="utf-8")
+    return torch.tensor([int(line) for line in text.split()])
+
+
+def _adapt(
+    found: Checkpoint, model: InternImage | InternImageClassifier, strict: bool, reset_head: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    state, notes = dict(found.state), list[str]()
+    if model.config.remove_center:
+        notes += _remove_centers(state, model.config)
+    notes += _adapt_input(state, model.config.in_chans)
+    if isinstance(model, InternImage):
+        return {key.removeprefix("backbone."): state[key] for key in state if key.startswith("backbone.")}, notes
+    notes += _adapt_head(state, model, strict, reset_head, found.path)
+    return state, notes
+
+
+def _remove_centers(state: dict[str, Tensor], config: InternImageConfig) -> list[str]:
+    """Drop the rows of the middle point: the fifth of nine in every group, for offsets its x and y."""
+    changed = 0
+    for key in [key for key in state if ".dcn.offset." in key or ".dcn.mask." in key]:
+        stage, per_point = int(key.split(".")[2]), 2 if ".dcn.offset." in key else 1
+        rows: Tensor = torch.unflatten(state[key], 0, (config.groups[stage], -1))
+        if rows.shape[1] == 9 * per_point:
+            kept = torch.cat((rows[:, : 4 * per_point], rows[:, 5 * per_point :]), dim=1)
+            state[key], changed = kept.flatten(0, 1), changed + 1
+    return [f"the middle sampling point was removed from {changed} tensors"] if changed else []
+
+
+def _adapt_input(state: dict[str, Tensor], in_chans: int) -> list[str]:
+    weight = state[_STEM_IN]
+    theirs = weight.shape[1]
+    if theirs == in_chans:
+        return []
+    if in_chans == 1:
+        state[_STEM_IN] = weight.sum(1, keepdim=True)
+    else:
+        # Channels repeat, scaled so that an image of equal channels gives what it gave.
+        index = torch.arange(in_chans) % theirs
+        state[_STEM_IN] = weight[:, index] * (theirs / in_chans)
+    return [f"the first convolution was adapted from {theirs} to {in_chans} channels"]
+
+
+def _adapt_head(
+    state: dict[str, Tensor], model: InternImageClassifier, strict: bool, reset_head: bool, path: Path
+) -> list[str]:
+    theirs = state[_FC[0]].shape[0] if _FC[0] in state else 0
+    if reset_head or not model.num_classes or not theirs:
+        for key in _FC:
+            state.pop(key, None)
+        return ["the last layer is new"] if theirs and model.num_classes else []
+    if theirs == model.num_classes:
+        return []
+    if (theirs, model.num_classes) == (IN22K_CLASSES, IN1K_CLASSES):
+        for key in _FC:
+            state[key] = state[key][in22k_rows()]
+        return ["the ImageNet-1k rows of the ImageNet-22k head were taken"]
+    if strict:
+        raise ValueError(
+            f"{path} was trained for {theirs} classes, the model has {model.num_classes}; "
+            "pass reset_head=True to start with a new last layer"
+        )
+    for key in _FC:
+        state.pop(key)
+    return [f"the last layer is new ({model.num_classes} classes instead of {theirs})"]
+
+
+def _check_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    for key, tensor in state.items():
+        if key in own and own[key].shape != tensor.shape:
+            raise ValueError(
+                f"{path}: {key} has shape {tuple(tensor.shape)}, the model needs {tuple(own[key].shape)}; "
+                "the model's settings differ from the checkpoint's"
+            )
+
+
+_FORMS = {
+    "layer_scale": "layer scale",
+    "res_norm": "res-post-norm",
+    "post_norms": "level-2 post-norms",
+    "center_scale": "centre feature scale",
+    "head.pool": "the CLIP head",
+    "head.conv": "the conv head",
+    "head.": "a classification head",
+    ".norm.": "a final norm per stage",
+}
+
+
+def _complaint(path: Path, missing: tuple[str, ...], unexpected: tuple[str, ...]) -> str:
+    """Name parts, not a wall of keys."""
+    lines: list[str] = []
+    for keys, verb in ((missing, "lacks"), (unexpected, "also has")):
+        if keys:
+            parts = {next((words for mark, words in _FORMS.items() if mark in key), key) for key in keys}
+            shown = ", ".join(sorted(parts)[:4]) + (" and more" if len(parts) > 4 else "")
+            lines.append(f"{verb} {shown} ({len(keys)} tensors)")
+    return f"{path} does not fit the model: it {' and '.join(lines)}; match the settings or pass strict=False"

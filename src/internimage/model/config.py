@@ -1,0 +1,272 @@
+"""What an InternImage is made of, as one frozen value; the paper's stacking and scaling rules build it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast
+
+NUM_STAGES = 4
+Activation = Literal["gelu", "relu", "silu"]
+HeadName = Literal["conv", "clip"]
+
+# Official constructor argument -> our field, where the value carries over as it is.
+_OFFICIAL_FIELDS = {
+    "channels": "channels",
+    "depths": "depths",
+    "groups": "groups",
+    "num_classes": "num_classes",
+    "mlp_ratio": "mlp_ratio",
+    "drop_rate": "drop_rate",
+    "drop_path_rate": "drop_path_rate",
+    "drop_path_type": "drop_path_schedule",
+    "layer_scale": "layer_scale",
+    "offset_scale": "offset_scale",
+    "post_norm": "post_norm",
+    "cls_scale": "head_ratio",
+    "with_cp": "gradient_checkpointing",
+    "dw_kernel_size": "dw_kernel_size",
+    "res_post_norm": "res_post_norm",
+    "center_feature_scale": "center_feature_scale",
+    "remove_center": "remove_center",
+}
+_OFFICIAL_OTHERS = (
+    "core_op",
+    "act_layer",
+    "norm_layer",
+    "use_clip_projector",
+    "level2_post_norm",
+    "level2_post_norm_block_ids",
+)
+
+
+@dataclass(frozen=True)
+class InternImageConfig:
+    """The architecture, free of weights and data.
+
+    Source: section 3.2 and Table 1, arXiv:2211.05778; the H and G options are the released code's.
+
+    Args:
+        channels: C1, channels of stage 1; stage i has ``channels * 2**(i - 1)``. Even.
+        depths: blocks of the four stages.
+        groups: DCNv3 groups of the four stages; each divides its stage's channels.
+        mlp_ratio: hidden channels of the feed-forward layer over its channels.
+        offset_scale: factor on DCNv3's grid and offsets.
+        layer_scale: initial value of the two learned factors a block puts on its branches, or None without them.
+        post_norm: normalise after each branch instead of before it.
+        res_post_norm: normalise before and after each branch (H); excludes the two above.
+        level2_post_norm_blocks: blocks of stage 3 (counted from 0) that an extra normalisation follows (H, G).
+        dw_kernel_size: kernel of the depth-wise convolution that predicts offsets; None means DCNv3's 3.
+        center_feature_scale: blend DCNv3's output with the projected input, one learned gate per group (H, G).
+        remove_center: DCNv3 without the middle point.
+        head: ``"conv"`` (T to XL) or ``"clip"``, attention pooling over stages 3 and 4 (H, G).
+        head_ratio: channels of the conv head over those of stage 4.
+        num_classes: outputs of the classifier; 0 makes it return pooled features.
+        in_chans: channels of the image.
+        stem_strides: strides of the stem's two convolutions; small images want (2, 1) or (1, 1).
+        activation: ``"gelu"``, ``"relu"`` or ``"silu"``.
+        drop_rate: dropout after the stem and in the feed-forward layers, in [0, 1).
+        drop_path_rate: stochastic depth of the last block, in [0, 1).
+        drop_path_schedule: ``"linear"`` from 0 in the first block, or ``"uniform"``.
+        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+
+    Raises:
+        ValueError: values that make no network, with the fix.
+    """
+
+    channels: int = 64
+    depths: tuple[int, ...] = (4, 4, 18, 4)
+    groups: tuple[int, ...] = (4, 8, 16, 32)
+    mlp_ratio: float = 4.0
+    offset_scale: float = 1.0
+    layer_scale: float | None = None
+    post_norm: bool = False
+    res_post_norm: bool = False
+    level2_post_norm_blocks: tuple[int, ...] = ()
+    dw_kernel_size: int | None = None
+    center_feature_scale: bool = False
+    remove_center: bool = False
+    head: HeadName = "conv"
+    head_ratio: float = 1.5
+    num_classes: int = 1000
+    in_chans: int = 3
+    stem_strides: tuple[int, int] = (2, 2)
+    activation: Activation = "gelu"
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    drop_path_schedule: Literal["linear", "uniform"] = "linear"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "groups", "level2_post_norm_blocks", "stem_strides"):
+            # JSON and YAML bring lists; a frozen value is hashable.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_stages()
+        self._check_choices()
+
+    def _check_stages(self) -> None:
+        if self.channels < 2 or self.channels % 2:
+            raise ValueError(f"channels must be even and positive (the stem has half of them), got {self.channels}")
+        if len(self.depths) != NUM_STAGES or len(self.groups) != NUM_STAGES:
+            raise ValueError(f"depths and groups need {NUM_STAGES} values each, got {self.depths} and {self.groups}")
+        if min(self.depths) < 1 or min(self.groups) < 1:
+            raise ValueError(f"depths and groups must be positive, got {self.depths} and {self.groups}")
+        for width, groups in zip(self.stage_channels, self.groups, strict=True):
+            if width % groups:
+                raise ValueError(f"{groups} groups do not divide {width} channels; stages have {self.stage_channels}")
+        if self.level2_post_norm_blocks and not max(self.level2_post_norm_blocks) < self.depths[2]:
+            raise ValueError(f"level2_post_norm_blocks {self.level2_post_norm_blocks} exceed {self.depths[2]} blocks")
+
+    def _check_choices(self) -> None:
+        if self.res_post_norm and (self.post_norm or self.layer_scale is not None):
+            raise ValueError("res_post_norm excludes post_norm and layer_scale: a block has one form; drop one of them")
+        for name, choices in (
+            ("head", ("conv", "clip")),
+            ("activation", ("gelu", "relu", "silu")),
+            ("drop_path_schedule", ("linear", "uniform")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("drop_rate", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.num_classes < 0 or self.in_chans < 1:
+            raise ValueError(f"num_classes >= 0 and in_chans >= 1, got {self.num_classes} and {self.in_chans}")
+        if len(self.stem_strides) != 2 or not set(self.stem_strides) <= {1, 2}:
+            raise ValueError(f"stem_strides must be two numbers of 1 or 2, got {self.stem_strides}")
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """C1 to C4."""
+        return tuple(self.channels * 2**stage for stage in range(NUM_STAGES))
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """Pixels of the image per position of each stage's map, along one axis."""
+        stem = self.stem_strides[0] * self.stem_strides[1]
+        return tuple(stem * 2**stage for stage in range(NUM_STAGES))
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> InternImageConfig:
+        """A row of the variant table: ``"t"`` or ``"internimage_t"``.
+
+        >>> InternImageConfig.from_variant("t").depths
+        (4, 4, 18, 4)
+        """
+        # The table is made of this class, so it can't be imported above it.
+        from internimage.model.variants import variant_config
+
+        return replace(variant_config(name), **overrides)
+
+    @classmethod
+    def stacked(
+        cls, channels: int, group_width: int, depth_outer: int, depth_inner: int, **others: Any
+    ) -> InternImageConfig:
+        """The stacking rules: four numbers (C1, C', L1, L3) fix a network of pattern A-A-B-A.
+
+        Ci = 2**(i-1) C1, Gi = Ci / C', L1 = L2 = L4, L1 <= L3.
+
+        Source: section 3.2, arXiv:2211.05778.
+
+        >>> InternImageConfig.stacked(64, 16, 4, 18) == InternImageConfig.from_variant("t")
+        True
+        """
+        if group_width < 1 or channels % group_width:
+            raise ValueError(f"group_width must divide channels, got {group_width} and {channels}")
+        if depth_outer > depth_inner:
+            raise ValueError(f"the rules want depth_outer <= depth_inner, got {depth_outer} and {depth_inner}")
+        return cls(
+            channels=channels,
+            depths=(depth_outer, depth_outer, depth_inner, depth_outer),
+            groups=tuple(channels * 2**stage // group_width for stage in range(NUM_STAGES)),
+            **others,
+        )
+
+    def scaled(self, phi: float) -> InternImageConfig:
+        """The scaling rule: depth grows by 1.09**phi, width by 1.36**phi, so that parameters grow by about 2**phi.
+
+        Width is rounded to the group width; L1 keeps its share of the depth and L3 takes the rest.
+
+        Source: section 3.2, arXiv:2211.05778 (alpha = 1.09, beta = 1.36).
+
+        >>> small = InternImageConfig.from_variant("t").scaled(1)
+        >>> small.channels, small.depths
+        (80, (4, 4, 21, 4))
+        """
+        group_width = self.channels // self.groups[0]
+        total = round(sum(self.depths) * 1.09**phi)
+        depth_outer = max(1, round(self.depths[0] * 1.09**phi))
+        channels = max(1, round(self.channels * 1.36**phi / group_width)) * group_width
+        shape = self.stacked(channels, group_width, depth_outer, max(depth_outer, total - 3 * depth_outer))
+        return replace(self, channels=shape.channels, depths=shape.depths, groups=shape.groups)
+
+    @classmethod
+    def from_official(cls, arguments: Mapping[str, Any]) -> InternImageConfig:
+        """Read the official constructor's arguments (also as its YAML files and Hugging Face configs spell them).
+
+        Raises:
+            ValueError: an unknown argument, or one that no released checkpoint uses and we do not build.
+
+        >>> InternImageConfig.from_official({"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32]}).head
+        'conv'
+        """
+        known = {*_OFFICIAL_FIELDS, *_OFFICIAL_OTHERS}
+        if unknown := sorted(set(arguments) - known):
+            raise ValueError(f"unknown official arguments {unknown}; known are {sorted(known)}")
+        # The official constructor's own defaults, where ours differ. YAML 1.1 reads 1e-5 and None as strings.
+        values = {"drop_path_rate": 0.2, "depths": (3, 4, 18, 5), "groups": (3, 6, 12, 24)}
+        values |= {key: _plain(value) for key, value in arguments.items()}
+        for key, expected in (("norm_layer", ("LN",)), ("core_op", ("DCNv3", "DCNv3_pytorch"))):
+            if values.get(key, expected[0]) not in expected:
+                raise ValueError(f"{key} {values[key]!r} is not supported: released models use {expected[0]!r}")
+        ours = {_OFFICIAL_FIELDS[key]: value for key, value in values.items() if key in _OFFICIAL_FIELDS}
+        return cls(
+            **cast(dict[str, Any], ours),
+            head="clip" if values.get("use_clip_projector") else "conv",
+            activation=cast(Activation, str(values.get("act_layer", "GELU")).lower()),
+            level2_post_norm_blocks=cast(
+                tuple[int, ...],
+                values.get("level2_post_norm_block_ids") or () if values.get("level2_post_norm") else (),
+            ),
+        )
+
+    def to_official(self) -> dict[str, Any]:
+        """The official constructor's arguments for this network; raises ``ValueError`` if it has none."""
+        if self.in_chans != 3 or self.stem_strides != (2, 2):
+            raise ValueError("the official network always has in_chans 3 and stem strides (2, 2)")
+        values = {key: _listed(getattr(self, field)) for key, field in _OFFICIAL_FIELDS.items()}
+        return values | {
+            "core_op": "DCNv3",
+            "act_layer": {"gelu": "GELU", "relu": "ReLU", "silu": "SiLU"}[self.activation],
+            "norm_layer": "LN",
+            "use_clip_projector": self.head == "clip",
+            "level2_post_norm": bool(self.level2_post_norm_blocks),
+            "level2_post_norm_block_ids": list(self.level2_post_norm_blocks) or None,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {key: _listed(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InternImageConfig:
+        """The inverse of `to_dict`; raises ``ValueError`` for unknown keys."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown configuration keys {unknown}; known are {sorted(known)}")
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value == "None":
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _listed(value: Any) -> Any:
+    return list(cast(Sequence[Any], value)) if isinstance(value, tuple) else value

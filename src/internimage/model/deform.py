@@ -1,0 +1,154 @@
+"""The DCNv3 layer: projections around the operator, and the separable branch that says where to look.
+
+Shape legend: N batch, H W map, Ho Wo output map, C channels, G groups, D = C/G, K sampling points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from internimage.model.config import Activation
+from internimage.model.layers import build_activation, layer_norm, to_nchw, to_nhwc
+from internimage.ops.dcnv3 import DCNv3Geometry, Normalize, dcnv3
+from internimage.ops.dcnv3.geometry import as_pair
+
+
+class DCNv3(nn.Module):
+    """Deformable convolution v3: (N, H, W, C) to (N, Ho, Wo, C), channels-last.
+
+    A depth-wise convolution, normalisation and activation read the input at every output position; two linear layers
+    turn that into sampling offsets and modulation logits; the operator gathers the projected input there.
+
+    Source: section 3.1 and Eq. (2), arXiv:2211.05778; ``center_feature_scale`` is the released code's (H and G).
+
+    Args:
+        channels: C, divisible by ``groups``.
+        kernel_size, stride, dilation: an integer or a (height, width) pair, as for a convolution.
+        dw_kernel_size: kernel of the depth-wise convolution; None means ``kernel_size``.
+        padding: None keeps the map's size at stride 1 (for odd kernels).
+        groups: G, each with its own offsets and modulations.
+        offset_scale: factor on the kernel grid and the offsets.
+        center_feature_scale: blend the result with the projected input through one sigmoid gate per group.
+        remove_center: sample without the middle point (odd kernels).
+        normalize: modulation by ``"softmax"`` (DCNv3), ``"sigmoid"`` (DCNv2) or ``"none"`` (DCNv4).
+        activation: of the depth-wise branch.
+
+    Raises:
+        ValueError: settings that do not fit, in one sentence.
+
+    >>> import torch
+    >>> DCNv3(32, groups=4, stride=2)(torch.zeros(1, 9, 7, 32)).shape
+    torch.Size([1, 5, 4, 32])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int | Sequence[int] = 3,
+        dw_kernel_size: int | Sequence[int] | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | None = None,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 4,
+        offset_scale: float = 1.0,
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        normalize: Normalize = "softmax",
+        activation: Activation = "gelu",
+    ) -> None:
+        super().__init__()
+        if groups < 1 or channels % groups:
+            raise ValueError(f"groups must divide channels, got {groups} groups and {channels} channels")
+        geometry = DCNv3Geometry.make(kernel_size, stride, 0, dilation, offset_scale, remove_center)
+        same = geometry.center if padding is None else padding
+        geometry = DCNv3Geometry.make(kernel_size, stride, same, dilation, offset_scale, remove_center)
+        self.channels, self.groups, self.geometry = channels, groups, geometry
+        self.normalize: Normalize = normalize
+        points = groups * geometry.num_points
+        dw_kernel = geometry.kernel_size if dw_kernel_size is None else as_pair("dw_kernel_size", dw_kernel_size)
+        # A window's middle is a convolution's with the same zeros on both sides, but for even or far smaller kernels.
+        before = [self._pad_before(axis, dw_kernel[axis]) for axis in (0, 1)]
+        reach = [geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) for axis in (0, 1)]
+        self.pads_query = min(before) < 0 or any(size % 2 == 0 for size in dw_kernel) or any(r % 2 for r in reach)
+        padding = (0, 0) if self.pads_query else (before[0], before[1])
+        self.dw_conv = nn.Conv2d(channels, channels, dw_kernel, geometry.stride, padding, groups=channels)
+        self.dw_norm = layer_norm(channels)
+        self.act = build_activation(activation)
+        self.offset = nn.Linear(channels, 2 * points)
+        self.mask = nn.Linear(channels, points)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.center_scale = nn.Linear(channels, groups) if center_feature_scale else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as a plain average over the regular grid: zero offsets, equal modulations, Xavier projections."""
+        for layer in (self.offset, self.mask, self.center_scale):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for layer in (self.input_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x_NHWC: Tensor) -> Tensor:
+        """(N, H, W, C) to (N, Ho, Wo, C)."""
+        query_NHWC = self._query(x_NHWC)
+        value_NHWGD = self.input_proj(x_NHWC).unflatten(-1, (self.groups, -1))
+        offset_NHWGK2 = self.offset(query_NHWC).unflatten(-1, (self.groups, self.geometry.num_points, 2))
+        mask_NHWGK = self.mask(query_NHWC).unflatten(-1, (self.groups, self.geometry.num_points))
+        g = self.geometry
+        out_NHWGD = dcnv3(
+            value_NHWGD,
+            offset_NHWGK2,
+            mask_NHWGK,
+            kernel_size=g.kernel_size,
+            stride=g.stride,
+            padding=g.padding,
+            dilation=g.dilation,
+            offset_scale=g.offset_scale,
+            remove_center=g.remove_center,
+            normalize=self.normalize,
+        )
+        if self.center_scale is not None:
+            gate_NHWG1 = self.center_scale(query_NHWC).sigmoid().unsqueeze(-1)
+            out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
+        return self.output_proj(out_NHWGD.flatten(-2))
+
+    def _query(self, x_NHWC: Tensor) -> Tensor:
+        """Features at the middle of every window, (N, Ho, Wo, C): what offsets and modulations are read from."""
+        x_NCHW = to_nchw(x_NHWC)
+        if self.pads_query:
+            kernel_h, kernel_w = self.dw_conv.kernel_size
+            pads = (*self._pads(x_NHWC.shape[2], 1, kernel_w), *self._pads(x_NHWC.shape[1], 0, kernel_h))
+            x_NCHW = F.pad(x_NCHW, pads)
+        return self.act(self.dw_norm(to_nhwc(self.dw_conv(x_NCHW))))
+
+    def _at_window_centers(self, value_NHWGD: Tensor) -> Tensor:
+        """The projected input at the middle of every window, (N, Ho, Wo, G, D); zero where that is in the padding."""
+        g = self.geometry
+        if g.stride == (1, 1) and g.padding == g.center:
+            return value_NHWGD
+        pads = (*self._pads(value_NHWGD.shape[2], 1, 1), *self._pads(value_NHWGD.shape[1], 0, 1))
+        return F.pad(value_NHWGD, (0, 0, 0, 0, *pads))[:, :: g.stride[0], :: g.stride[1]]
+
+    def _pads(self, size: int, axis: int, kernel: int) -> tuple[int, int]:
+        """Zeros before and after one axis so that a window of ``kernel`` pixels sits in the middle of each of ours.
+
+        Negative values crop.
+        """
+        g = self.geometry
+        out = g.output_size(size, size)[axis]
+        before = self._pad_before(axis, kernel)
+        return before, g.stride[axis] * (out - 1) + kernel - size - before
+
+    def _pad_before(self, axis: int, kernel: int) -> int:
+        return self.geometry.padding[axis] - self.geometry.center[axis] + (kernel - 1) // 2
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        return f"{self.channels}, groups={self.groups}, normalize={self.normalize!r}, {self.geometry}"

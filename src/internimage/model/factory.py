@@ -1,0 +1,86 @@
+"""A name becomes a configuration, a network, and a network with weights."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from internimage.model.backbone import InternImage
+from internimage.model.checkpoints.files import read_checkpoint
+from internimage.model.checkpoints.hub import locate
+from internimage.model.checkpoints.loading import load_checkpoint
+from internimage.model.classifier import InternImageClassifier
+from internimage.model.config import InternImageConfig
+from internimage.model.variants import PREFIX, variant_config
+from internimage.model.weights import WEIGHTS, default_weights
+
+
+def create_model(
+    name_or_config: str | InternImageConfig,
+    *,
+    pretrained: bool | str | Path = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    features_only: bool = False,
+    **overrides: Any,
+) -> nn.Module:
+    """Build an InternImage.
+
+    Args:
+        name_or_config: a name from `list_models` (``"internimage_t"``), a name from the weight table
+            (``"internimage_l.in22k_384"``), or an `InternImageConfig`.
+        pretrained: False; True for the named (or the variant's default) released weights; or a file, folder, weight
+            name or hub id. A head of other classes starts anew, as in timm.
+        num_classes: outputs; by default 1,000, or the weight table's number, or the configuration's.
+        in_chans: channels of the image; by default 3, or the configuration's.
+        features_only: return the four maps (NCHW, strides 4 to 32) instead of class scores.
+        overrides: any other field of `InternImageConfig`, for example ``drop_path_rate=0.2``.
+
+    Raises:
+        ValueError: an unknown name or field, or weights that don't fit.
+        ConnectionError: weights that can't be downloaded.
+
+    >>> import torch
+    >>> create_model("internimage_femto", num_classes=10)(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 10])
+    >>> maps = create_model("internimage_femto", features_only=True)(torch.zeros(1, 3, 64, 64))
+    >>> [map.shape[1] for map in maps]
+    [16, 32, 64, 128]
+    """
+    config, weights = _named(name_or_config)
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    if in_chans is not None:
+        overrides["in_chans"] = in_chans
+    known = {field.name for field in fields(InternImageConfig)}
+    if unknown := sorted(set(overrides) - known):
+        raise ValueError(f"unknown settings {unknown}; known are {sorted(known)}")
+    config = replace(config, **overrides)
+    model = InternImage(config) if features_only else InternImageClassifier(config)
+    if pretrained is False:
+        return model
+    if pretrained is True:
+        pretrained = weights or default_weights(_table_name(name_or_config)).name
+    found = read_checkpoint(locate(pretrained))
+    theirs = found.state["head.fc.weight"].shape[0] if "head.fc.weight" in found.state else 0
+    keeps = theirs in (config.num_classes, 21841 if config.num_classes == 1000 else theirs)
+    load_checkpoint(model, found, reset_head=not keeps or not theirs)
+    return model
+
+
+def _named(name_or_config: str | InternImageConfig) -> tuple[InternImageConfig, str | None]:
+    if isinstance(name_or_config, InternImageConfig):
+        return name_or_config, None
+    if name_or_config in WEIGHTS:
+        row = WEIGHTS[name_or_config]
+        return replace(variant_config(row.model), num_classes=row.num_classes), row.name
+    return variant_config(name_or_config), None
+
+
+def _table_name(name_or_config: str | InternImageConfig) -> str:
+    if isinstance(name_or_config, InternImageConfig):
+        raise ValueError("pretrained=True needs a model's name; with a configuration, pass a file, name or hub id")
+    return PREFIX + name_or_config.removeprefix(PREFIX)
