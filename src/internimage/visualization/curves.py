@@ -1,0 +1,113 @@
+"""Training curves, for any task that logs a loss, an accuracy or a learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from internimage.visualization.style import AMBER, BLUE, GREY, LINE, SOFT_INK, new_figure, quiet_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOSS, ACCURACY, RATE = "Loss", "Validation accuracy", "Learning rate"
+# Curves with more points than this are drawn faintly, with their running mean on top.
+SMOOTH_ABOVE = 120
+# The running mean takes this share of a curve's points.
+SMOOTH_SHARE = 0.025
+# Single points are marked while they can be told apart.
+MARK_UP_TO = 30
+
+
+def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss, accuracy and learning rate over a run: one panel for each of them that was logged.
+
+    The horizontal axis counts finished epochs when every epoch has one row, and steps otherwise.
+
+    Args:
+        history: rows in order of time with any of the keys ``epoch`` and ``step`` (from 0), ``train/loss``,
+            ``val/loss``, ``val/accuracy`` and ``val/accuracy_top5`` (in [0, 1]) and ``lr``. A value that is
+            missing, None, empty or NaN is left out.
+
+    Raises:
+        ValueError: if no row has any of these values.
+    """
+    panels = [
+        (LOSS, [("train/loss", "training", GREY), ("val/loss", "validation", BLUE)]),
+        (ACCURACY, [("val/accuracy_top5", "top 5", AMBER), ("val/accuracy", "top 1", BLUE)]),
+        (RATE, [("lr", "learning rate", BLUE)]),
+    ]
+    panels = [(title, lines) for title, lines in panels if any(_values(history, key)[1].size for key, *_ in lines)]
+    if not panels:
+        raise ValueError("the history has no loss, accuracy or learning rate to draw: log at least one of them")
+    figure = new_figure(3.6 * len(panels), 3.1)
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for key, name, colour in lines:
+            _draw_curve(axes, *_values(history, key), name, colour)
+        _finish_panel(axes, title, "epoch" if _one_row_per_epoch(history) else "step")
+    return figure
+
+
+def _values(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The horizontal and vertical values of every row that has a finite number under ``key``."""
+    by_epoch = _one_row_per_epoch(history)
+    points: list[tuple[float, float]] = []
+    for number, row in enumerate(history):
+        value = _number(row.get(key))
+        if value is None:
+            continue
+        epoch, step = _number(row.get("epoch")), _number(row.get("step"))
+        place = (None if epoch is None else epoch + 1) if by_epoch else step
+        points.append((number + 1 if place is None else place, value))
+    pairs = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None for what CSV rows hold where nothing was logged."""
+    if value is None or value == "":
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _one_row_per_epoch(history: Sequence[Mapping[str, Any]]) -> bool:
+    epochs = [_number(row.get("epoch")) for row in history]
+    return None not in epochs and len(set(epochs)) == len(epochs)
+
+
+def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, name: str, colour: str) -> None:
+    if not y.size:
+        return
+    if len(y) > SMOOTH_ABOVE:
+        axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
+        window = max(2, round(SMOOTH_SHARE * len(y)))
+        kernel = np.full(window, 1 / window)
+        x, y = np.convolve(x, kernel, "valid"), np.convolve(y, kernel, "valid")
+        name = f"{name} (mean of {window})"
+    axes.plot(x, y, color=colour, linewidth=1.8, label=name, marker="o" if len(y) <= MARK_UP_TO else "", markersize=3.5)
+
+
+def _finish_panel(axes: Axes, title: str, unit: str) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes.set_xlabel(unit)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    places = np.unique(np.concatenate([line.get_xdata() for line in axes.lines]))
+    if len(places) == 1:
+        axes.set_xticks(places)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(y=0.12)
+    if title == ACCURACY:
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    elif title == RATE:
+        axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.set_ylim(bottom=0)
+    quiet_axes(axes, title)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=SOFT_INK, loc="best")
