@@ -130,7 +130,12 @@ class InternImage(nn.Module):
             stage.gradient_checkpointing = enable
 
     def forward_stages(self, image_NCHW: Tensor) -> list[Tensor]:
-        """The four maps channels-last, (N, H, W, C) each, as the network holds them."""
+        """The four maps channels-last, (N, H, W, C) each, as the network holds them.
+
+        Raises:
+            ValueError: not a floating-point batch of images with ``in_chans`` channels.
+        """
+        self._check(image_NCHW)
         x_NHWC = self.drop(self.stem(image_NCHW))
         maps: list[Tensor] = []
         for stage in cast("list[Stage]", list(self.stages)):
@@ -139,6 +144,13 @@ class InternImage(nn.Module):
             if stage.downsample is not None:
                 x_NHWC = stage.downsample(x_NHWC)
         return maps
+
+    def _check(self, image_NCHW: Tensor) -> None:
+        shape, wanted = tuple(image_NCHW.shape), self.config.in_chans
+        if len(shape) != 4 or shape[1] != wanted or min(shape[2:]) < 1:
+            raise ValueError(f"images must be a batch (N, {wanted}, H, W) of at least 1 x 1 pixels, got {shape}")
+        if not image_NCHW.is_floating_point():
+            raise ValueError(f"images must be floating point and normalised, got {image_NCHW.dtype}")
 
     def forward(self, image_NCHW: Tensor) -> list[Tensor]:
         """The four maps as NCHW tensors (channels-last in memory)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast
@@ -38,6 +40,10 @@ _OFFICIAL_OTHERS = (
     "level2_post_norm",
     "level2_post_norm_block_ids",
 )
+OFFICIAL_ARGUMENTS = frozenset({*_OFFICIAL_FIELDS, *_OFFICIAL_OTHERS})
+_INTEGERS = ("channels", "depths", "groups", "level2_post_norm_blocks", "num_classes", "in_chans", "stem_strides")
+_NUMBERS = ("mlp_ratio", "head_ratio", "offset_scale", "drop_rate", "drop_path_rate")
+_SWITCHES = ("post_norm", "res_post_norm", "center_feature_scale", "remove_center", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,30 @@ class InternImageConfig:
         for name in ("depths", "groups", "level2_post_norm_blocks", "stem_strides"):
             # JSON and YAML bring lists; a frozen value is hashable.
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_types()
         self._check_stages()
         self._check_choices()
+
+    def _check_types(self) -> None:
+        # JSON, YAML and command lines bring text and 64.0 where integers belong; torch would say so much later.
+        for name in _INTEGERS:
+            value: Any = getattr(self, name)
+            items = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+            if not all(type(item) is int for item in items):
+                raise ValueError(f"{name} must be made of integers, got {value!r}")
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.layer_scale is not None and (
+            type(self.layer_scale) not in (int, float) or not 0 < self.layer_scale < math.inf
+        ):
+            raise ValueError(f"layer_scale must be a positive number or None, got {self.layer_scale!r}")
+        if self.dw_kernel_size is not None and (type(self.dw_kernel_size) is not int or self.dw_kernel_size < 1):
+            raise ValueError(f"dw_kernel_size must be a positive integer or None, got {self.dw_kernel_size!r}")
 
     def _check_stages(self) -> None:
         if self.channels < 2 or self.channels % 2:
@@ -114,8 +142,9 @@ class InternImageConfig:
         for width, groups in zip(self.stage_channels, self.groups, strict=True):
             if width % groups:
                 raise ValueError(f"{groups} groups do not divide {width} channels; stages have {self.stage_channels}")
-        if self.level2_post_norm_blocks and not max(self.level2_post_norm_blocks) < self.depths[2]:
-            raise ValueError(f"level2_post_norm_blocks {self.level2_post_norm_blocks} exceed {self.depths[2]} blocks")
+        blocks = self.level2_post_norm_blocks
+        if len(set(blocks)) < len(blocks) or not set(blocks) <= set(range(self.depths[2])):
+            raise ValueError(f"level2_post_norm_blocks must be different blocks of {self.depths[2]}, got {blocks}")
 
     def _check_choices(self) -> None:
         if self.res_post_norm and (self.post_norm or self.layer_scale is not None):
@@ -127,6 +156,8 @@ class InternImageConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if int(self.channels * self.mlp_ratio) < 1 or int(self.stage_channels[-1] * self.head_ratio) < 1:
+            raise ValueError(f"mlp_ratio and head_ratio leave no channels, got {self.mlp_ratio} and {self.head_ratio}")
         for name in ("drop_rate", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -210,9 +241,8 @@ class InternImageConfig:
         >>> InternImageConfig.from_official({"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32]}).head
         'conv'
         """
-        known = {*_OFFICIAL_FIELDS, *_OFFICIAL_OTHERS}
-        if unknown := sorted(set(arguments) - known):
-            raise ValueError(f"unknown official arguments {unknown}; known are {sorted(known)}")
+        if unknown := sorted(set(arguments) - OFFICIAL_ARGUMENTS):
+            raise ValueError(f"unknown official arguments {unknown}; known are {sorted(OFFICIAL_ARGUMENTS)}")
         # The official constructor's own defaults, where ours differ. YAML 1.1 reads 1e-5 and None as strings.
         values = {"drop_path_rate": 0.2, "depths": (3, 4, 18, 5), "groups": (3, 6, 12, 24)}
         values |= {key: _plain(value) for key, value in arguments.items()}
@@ -260,11 +290,9 @@ class InternImageConfig:
 def _plain(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if value == "None":
-        return None
     try:
-        return float(value)
-    except ValueError:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
         return value
 
 

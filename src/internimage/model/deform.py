@@ -6,6 +6,7 @@ Shape legend: N batch, H W map, Ho Wo output map, C channels, G groups, D = C/G,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,8 +62,10 @@ class DCNv3(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        if groups < 1 or channels % groups:
+        if channels < 1 or groups < 1 or channels % groups:
             raise ValueError(f"groups must divide channels, got {groups} groups and {channels} channels")
+        if normalize not in get_args(Normalize):
+            raise ValueError(f"normalize must be one of {', '.join(get_args(Normalize))}, got {normalize!r}")
         geometry = DCNv3Geometry.make(kernel_size, stride, 0, dilation, offset_scale, remove_center)
         same = geometry.center if padding is None else padding
         geometry = DCNv3Geometry.make(kernel_size, stride, same, dilation, offset_scale, remove_center)
@@ -70,10 +73,14 @@ class DCNv3(nn.Module):
         self.normalize: Normalize = normalize
         points = groups * geometry.num_points
         dw_kernel = geometry.kernel_size if dw_kernel_size is None else as_pair("dw_kernel_size", dw_kernel_size)
+        if min(dw_kernel) < 1:
+            raise ValueError(f"dw_kernel_size must be at least 1 in both directions, got {dw_kernel}")
         # A window's middle is a convolution's with the same zeros on both sides, but for even or far smaller kernels.
         before = [self._pad_before(axis, dw_kernel[axis]) for axis in (0, 1)]
-        reach = [geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) for axis in (0, 1)]
-        self.pads_query = min(before) < 0 or any(size % 2 == 0 for size in dw_kernel) or any(r % 2 for r in reach)
+        # A window of even reach has a middle pixel; one of odd reach shrinks the map by one more pixel than it pads.
+        odd_reach = any(geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) % 2 for axis in (0, 1))
+        self.keeps_size = geometry.stride == (1, 1) and geometry.padding == geometry.center and not odd_reach
+        self.pads_query = min(before) < 0 or any(size % 2 == 0 for size in dw_kernel) or odd_reach
         padding = (0, 0) if self.pads_query else (before[0], before[1])
         self.dw_conv = nn.Conv2d(channels, channels, dw_kernel, geometry.stride, padding, groups=channels)
         self.dw_norm = layer_norm(channels)
@@ -86,17 +93,24 @@ class DCNv3(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as a plain average over the regular grid: zero offsets, equal modulations, Xavier projections."""
+        """Start as a plain average over the regular grid: zero offsets, equal modulations, Xavier projections.
+
+        With ``normalize="sigmoid"`` the K modulations start at 1/2 each, as DCNv2's.
+        """
         for layer in (self.offset, self.mask, self.center_scale):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        if self.normalize == "none":
+            # Modulations of zero would let nothing through and give the projections no gradient.
+            nn.init.constant_(self.mask.bias, 1 / self.geometry.num_points)
         for layer in (self.input_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x_NHWC: Tensor) -> Tensor:
-        """(N, H, W, C) to (N, Ho, Wo, C)."""
+        """(N, H, W, C) to (N, Ho, Wo, C); ``ValueError`` for another shape or a map smaller than the window."""
+        self._check(x_NHWC)
         query_NHWC = self._query(x_NHWC)
         value_NHWGD = self.input_proj(x_NHWC).unflatten(-1, (self.groups, -1))
         offset_NHWGK2 = self.offset(query_NHWC).unflatten(-1, (self.groups, self.geometry.num_points, 2))
@@ -119,6 +133,15 @@ class DCNv3(nn.Module):
             out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
         return self.output_proj(out_NHWGD.flatten(-2))
 
+    def _check(self, x_NHWC: Tensor) -> None:
+        if x_NHWC.dim() != 4 or x_NHWC.shape[-1] != self.channels:
+            raise ValueError(
+                f"the input must be channels-last, (N, H, W, {self.channels}), got {tuple(x_NHWC.shape)}; "
+                "an NCHW map becomes one by x.permute(0, 2, 3, 1)"
+            )
+        if min(self.geometry.output_size(x_NHWC.shape[1], x_NHWC.shape[2])) < 1:
+            raise ValueError(f"a map of {x_NHWC.shape[1]} x {x_NHWC.shape[2]} gives no output for {self.geometry}")
+
     def _query(self, x_NHWC: Tensor) -> Tensor:
         """Features at the middle of every window, (N, Ho, Wo, C): what offsets and modulations are read from."""
         x_NCHW = to_nchw(x_NHWC)
@@ -131,7 +154,7 @@ class DCNv3(nn.Module):
     def _at_window_centers(self, value_NHWGD: Tensor) -> Tensor:
         """The projected input at the middle of every window, (N, Ho, Wo, G, D); zero where that is in the padding."""
         g = self.geometry
-        if g.stride == (1, 1) and g.padding == g.center:
+        if self.keeps_size:
             return value_NHWGD
         pads = (*self._pads(value_NHWGD.shape[2], 1, 1), *self._pads(value_NHWGD.shape[1], 0, 1))
         return F.pad(value_NHWGD, (0, 0, 0, 0, *pads))[:, :: g.stride[0], :: g.stride[1]]

@@ -11,7 +11,7 @@ from torch import nn
 from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.files import read_checkpoint
 from internimage.model.checkpoints.hub import locate
-from internimage.model.checkpoints.loading import load_checkpoint
+from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES, load_checkpoint
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import InternImageConfig
 from internimage.model.variants import PREFIX, variant_config
@@ -33,8 +33,9 @@ def create_model(
         name_or_config: a name from `list_models` (``"internimage_t"``), a name from the weight table
             (``"internimage_l.in22k_384"``), or an `InternImageConfig`.
         pretrained: False; True for the named (or the variant's default) released weights; or a file, folder, weight
-            name or hub id. A head of other classes starts anew, as in timm.
-        num_classes: outputs; by default 1,000, or the weight table's number, or the configuration's.
+            name or hub id. For other ``num_classes`` the last layer starts anew, as in timm; 1,000 of ImageNet-22k's
+            21,841 are taken from its head.
+        num_classes: outputs; by default the configuration's, or those of the ``pretrained`` head, or 1,000.
         in_chans: channels of the image; by default 3, or the configuration's.
         features_only: return the four maps (NCHW, strides 4 to 32) instead of class scores.
         overrides: any other field of `InternImageConfig`, for example ``drop_path_rate=0.2``.
@@ -59,16 +60,23 @@ def create_model(
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"unknown settings {unknown}; known are {sorted(known)}")
     config = replace(config, **overrides)
-    model = InternImage(config) if features_only else InternImageClassifier(config)
     if pretrained is False:
-        return model
+        return _build(config, features_only)
     if pretrained is True:
         pretrained = weights or default_weights(_table_name(name_or_config)).name
+    # Found and read before the network is built: building the large ones takes a minute.
     found = read_checkpoint(locate(pretrained))
     theirs = found.state["head.fc.weight"].shape[0] if "head.fc.weight" in found.state else 0
-    keeps = theirs in (config.num_classes, 21841 if config.num_classes == 1000 else theirs)
-    load_checkpoint(model, found, reset_head=not keeps or not theirs)
+    if num_classes is None and theirs and not isinstance(name_or_config, InternImageConfig):
+        config = replace(config, num_classes=theirs)
+    model = _build(config, features_only)
+    keeps = theirs == config.num_classes or (theirs, config.num_classes) == (IN22K_CLASSES, IN1K_CLASSES)
+    load_checkpoint(model, found, reset_head=not keeps)
     return model
+
+
+def _build(config: InternImageConfig, features_only: bool) -> InternImage | InternImageClassifier:
+    return InternImage(config) if features_only else InternImageClassifier(config)
 
 
 def _named(name_or_config: str | InternImageConfig) -> tuple[InternImageConfig, str | None]:
@@ -77,10 +85,13 @@ def _named(name_or_config: str | InternImageConfig) -> tuple[InternImageConfig, 
     if name_or_config in WEIGHTS:
         row = WEIGHTS[name_or_config]
         return replace(variant_config(row.model), num_classes=row.num_classes), row.name
+    model, _, tag = name_or_config.partition(".")
+    if tag and (known := [row.name for row in WEIGHTS.values() if row.model == model]):
+        raise ValueError(f"unknown weights {name_or_config!r}; choose from {', '.join(known)}")
     return variant_config(name_or_config), None
 
 
 def _table_name(name_or_config: str | InternImageConfig) -> str:
     if isinstance(name_or_config, InternImageConfig):
         raise ValueError("pretrained=True needs a model's name; with a configuration, pass a file, name or hub id")
-    return PREFIX + name_or_config.removeprefix(PREFIX)
+    return PREFIX + name_or_config.lower().removeprefix(PREFIX)

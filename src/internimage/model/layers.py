@@ -15,7 +15,9 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.R
 
 
 def build_activation(name: Activation) -> nn.Module:
-    """GELU, ReLU or SiLU."""
+    """GELU, ReLU or SiLU; ``ValueError`` for any other name."""
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {name!r}")
     return _ACTIVATIONS[name]()
 
 

@@ -48,7 +48,7 @@ def list_models() -> list[str]:
 
 def variant_config(name: str) -> InternImageConfig:
     """The architecture of a name from `list_models`, with or without the prefix ``internimage_``."""
-    short = name.removeprefix(PREFIX).lower()
+    short = name.lower().removeprefix(PREFIX)
     if short not in _STACKED:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(list_models())}")
     extras = dict(_EXTRAS.get(short, {}))
@@ -59,7 +59,8 @@ def variant_config(name: str) -> InternImageConfig:
 
 def describe_variant(config: InternImageConfig) -> str:
     """The name of the variant with this architecture in words, or its numbers if it has none."""
-    numbers = f"{config.channels} channels, depths {'-'.join(map(str, config.depths))}"
+    depths, groups = ("-".join(map(str, values)) for values in (config.depths, config.groups))
+    numbers = f"{config.channels} channels, depths {depths}, groups {groups}"
     for short in _STACKED:
         known = variant_config(short)
         if (known.channels, known.depths, known.groups) == (config.channels, config.depths, config.groups):

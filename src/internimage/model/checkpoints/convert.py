@@ -69,7 +69,8 @@ _WILDCARDS = {
     "{n}": r"(?P<n>weight|bias|running_mean|running_var|num_batches_tracked)",
     "*": r"(?P<rest>\.(?:weight|bias))",
 }
-_OURS_MARK, _OFFICIAL_MARK = "stem.conv1.weight", "patch_embed.conv1.weight"
+# Every InternImage has these; of a composite's backbones only the first has a stem.
+_OURS_MARK, _OFFICIAL_MARK = "stem.conv1.weight", "levels.0.blocks.0.norm1.0.weight"
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,14 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
     Raises:
         ValueError: these are not an InternImage's weights.
     """
+    if any(key.endswith("levels.0.blocks.0.dcn.offset_mask.weight") for key in state):
+        raise ValueError("these are FlashInternImage's weights (DCNv4), another network than InternImage (DCNv3)")
     for mark, origin in ((_OFFICIAL_MARK, "official"), (_OURS_MARK, "ours")):
         prefixes = [key.removesuffix(mark) for key in state if key == mark or key.endswith("." + mark)]
         if prefixes:
             return _strip_and_rename(state, _choose(prefixes), origin)
     some = ", ".join(list(state)[:3]) or "nothing"
-    raise ValueError(
-        f"these are not an InternImage's weights: no {_OFFICIAL_MARK} among the keys (they are {some} ...)"
-    )
+    raise ValueError(f"these are not an InternImage's weights: no {_OFFICIAL_MARK} among the keys ({some} ...)")
 
 
 def _choose(prefixes: list[str]) -> str:
@@ -161,7 +162,8 @@ def _strip_and_rename(state: Mapping[str, Tensor], prefix: str, origin: str) -> 
         inner = {key.removeprefix(outer): tensor for key, tensor in state.items() if key.startswith(outer)}
         named = _with_backbone_prefix(inner)
         mine = {key: tensor for key, tensor in named.items() if key.startswith(("backbone.", "head."))}
-        return Converted(mine, tuple(key for key in named if key not in mine), origin)
+        outside = (key for key in state if not key.startswith(outer))
+        return Converted(mine, (*(outer + key for key in named if key not in mine), *outside), origin)
     converted: dict[str, Tensor] = {}
     foreign: list[str] = []
     for key, tensor in state.items():

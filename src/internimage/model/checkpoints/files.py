@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,20 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.convert import to_ours
 from internimage.model.classifier import InternImageClassifier
-from internimage.model.config import InternImageConfig
+from internimage.model.config import OFFICIAL_ARGUMENTS, InternImageConfig
 from internimage.structures import LabelMap, Preprocess
 
 # The key of our JSON in a safetensors header and in a training checkpoint.
 CARD_KEY = "internimage"
-_HF_ONLY = ("_name_or_path", "architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version")
+_FORMAT = 1
+_INDEX = "model.safetensors.index.json"
+# What a Hugging Face folder may hold; large models are split, and the index names the parts.
+HUB_FILES = ("model.safetensors", _INDEX, "pytorch_model.bin")
 _ADVICE = "re-save it as safetensors, or with only tensors in it"
 
 
@@ -50,7 +55,7 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
-            "format": 1,
+            "format": _FORMAT,
             "model": self.config.to_dict(),
             "labels": None if self.labels is None else list(self.labels),
             "preprocess": None if self.preprocess is None else self.preprocess.to_dict(),
@@ -58,7 +63,9 @@ class Card:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Card:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; raises ``ValueError`` for anything else."""
+        if values.get("format") != _FORMAT or not isinstance(values.get("model"), dict):
+            raise ValueError(f"no description of format {_FORMAT}: a newer internimage may have written it")
         labels, preprocess = values.get("labels"), values.get("preprocess")
         return cls(
             InternImageConfig.from_dict(values["model"]),
@@ -86,12 +93,8 @@ class Checkpoint:
     path: Path
 
 
-class _PlainNode(dict[str, Any]):
-    """Stands in for the configuration class that official files carry; it holds values and does nothing."""
-
-
 def save_checkpoint(
-    model: InternImageClassifier,
+    model: nn.Module,
     path: str | Path,
     *,
     labels: LabelMap | None = None,
@@ -101,14 +104,17 @@ def save_checkpoint(
     """Write ``path`` (``.safetensors``) with all that prediction needs, and the same description as JSON beside it.
 
     Raises:
-        ValueError: another suffix, or labels that do not match the model's classes.
+        ValueError: another suffix, another model, or labels that do not match the model's classes.
         FileExistsError: the file exists and ``overwrite`` is not set.
     """
     path = Path(path)
+    if not isinstance(model, InternImage | InternImageClassifier):
+        raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}")
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are saved as .safetensors, got {path}")
-    if labels is not None and len(labels) != model.num_classes:
-        raise ValueError(f"{len(labels)} class names for a model of {model.num_classes} classes")
+    classes = model.num_classes if isinstance(model, InternImageClassifier) else 0
+    if labels is not None and len(labels) != classes:
+        raise ValueError(f"{len(labels)} class names for a model of {classes} classes")
     description = path.with_suffix(".json")
     for existing in (path, description):
         if existing.exists() and not overwrite:
@@ -118,8 +124,11 @@ def save_checkpoint(
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     # A full disk or Ctrl-C must not leave half a file under the name of a whole one.
     partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"format": "pt", CARD_KEY: json.dumps(card)})
-    partial.replace(path)
+    try:
+        save_file(state, partial, metadata={"format": "pt", CARD_KEY: json.dumps(card)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     description.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
@@ -128,15 +137,19 @@ def read_checkpoint(path: str | Path, *, ema: bool | None = None) -> Checkpoint:
     """Read any InternImage weight file: ours, official classification, mmdetection, mmsegmentation, Hugging Face.
 
     Args:
-        path: a file, or a folder with ``model.safetensors`` or ``pytorch_model.bin`` and ``config.json``.
+        path: a file, or a folder with ``model.safetensors`` (in parts or whole) or ``pytorch_model.bin`` and
+            ``config.json``.
         ema: True for the moving average, False for the raw weights, None for the file's main entry.
 
     Raises:
         ValueError: the file is damaged, holds code, or is not an InternImage's.
     """
     path = _file_in(Path(path))
-    contents, card = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    converted = to_ours(_choose_state(contents, ema, path))
+    contents, card = _read_contents(path)
+    try:
+        converted = to_ours(_choose_state(contents, ema, path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     # Training in 16 bit leaves 16-bit files; a network starts in float32 and is cast by its user.
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in converted.state.items()}
     return Checkpoint(state, card or _card_beside(path), converted.foreign, converted.origin, path)
@@ -146,16 +159,38 @@ def _file_in(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}")
     if path.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
+        for name in HUB_FILES:
             if (path / name).is_file():
                 return path / name
         found = sorted(path.glob("*.safetensors"))
         if len(found) == 1:
             return found[0]
-        raise ValueError(f"{path} has no model.safetensors; name the weight file itself")
+        what = f"holds {len(found)} .safetensors files" if found else "has no model.safetensors"
+        raise ValueError(f"{path} {what}; name the weight file itself")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); download or copy it again")
     return path
+
+
+def shard_names(path: Path) -> list[str]:
+    """The parts that an index of split weights names; none for any other file."""
+    if path.name != _INDEX:
+        return []
+    names = sorted(set(cast(dict[str, str], _read_json(path).get("weight_map", {})).values()))
+    if any(Path(name).name != name for name in names):
+        raise ValueError(f"{path} names files outside its folder; download it again from where it was published")
+    return names
+
+
+def _read_contents(path: Path) -> tuple[dict[str, Any], Card | None]:
+    if path.name == _INDEX:
+        parts = [path.parent / name for name in shard_names(path)]
+        if lost := [part.name for part in parts if not part.is_file()]:
+            raise ValueError(f"{path} names {', '.join(lost)}, which lies not beside it; download or copy it too")
+        return {key: value for part in parts for key, value in _read_safetensors(part)[0].items()}, None
+    if path.suffix == ".json":
+        raise ValueError(f"{path} describes weights; name the weight file itself")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], Card | None]:
@@ -165,34 +200,37 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Card | None]:
             state = {key: cast(Tensor, file.get_tensor(key)) for key in cast(list[str], file.keys())}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); download or copy it again") from None
-    return state, Card.from_dict(json.loads(metadata[CARD_KEY])) if CARD_KEY in metadata else None
+    return state, _card(metadata[CARD_KEY], path) if CARD_KEY in metadata else None
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Any], Card | None]:
-    # Values that official training loops put beside the weights; each is inert.
+    # Values that official training loops put beside the weights; each is inert. Configurations of yacs are dicts.
     scalar = np.float64(0).__reduce__()[0]
     allowed = [
-        (_PlainNode, "yacs.config.CfgNode"),
+        (OrderedDict, "yacs.config.CfgNode"),
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
         np.dtype,
-        *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "bool")),
+        *(type(np.dtype(kind)) for kind in ("float64", "float32", "float16", "int64", "int32", "bool")),
     ]
     try:
         with torch.serialization.safe_globals(cast(Any, allowed)):
             contents: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        culprit = re.search(r"GLOBAL ([\w.]+)|`([\w.]+)` was not an allowed|function ([\w.]+)", str(error))
+        culprit = re.search(r"GLOBAL (\w[\w.]*)|unrecognized function (.+)", str(error))
         what = next(filter(None, culprit.groups()), None) if culprit else None
         if what:
             raise ValueError(f"{path} is refused: loading it would run {what}; {_ADVICE}") from None
         raise ValueError(f"{path} is not a PyTorch weight file, or is damaged; download or copy it again") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except PermissionError:
+        raise
+    # A damaged pickle can fail in any way: an empty stack, an unknown key, text that is none.
+    except Exception as error:
         raise ValueError(f"{path} is damaged or cut short ({_first_line(error)}); download or copy it again") from None
     if not isinstance(contents, dict):
         raise ValueError(f"{path} holds a {type(contents).__name__}, not weights by name")
     named = cast(dict[str, Any], contents)
-    return named, Card.from_dict(named[CARD_KEY]) if CARD_KEY in named else None
+    return named, _card(named[CARD_KEY], path) if CARD_KEY in named else None
 
 
 def _choose_state(contents: Mapping[str, Any], ema: bool | None, path: Path) -> dict[str, Tensor]:
@@ -209,20 +247,43 @@ def _choose_state(contents: Mapping[str, Any], ema: bool | None, path: Path) -> 
 
 
 def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    return {
+        key: value
+        for key, value in cast(dict[Any, Any], values).items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
 
 
 def _card_beside(path: Path) -> Card | None:
-    for name in (path.with_suffix(".json"), path.parent / "config.json"):
+    # A config.json belongs to the folder's model, not to every weight file that someone puts there.
+    names = [path.with_suffix(".json")] + ([path.parent / "config.json"] if path.name in HUB_FILES else [])
+    for name in names:
         if not name.is_file():
             continue
-        values = cast(dict[str, Any], json.loads(name.read_text(encoding="utf-8")))
+        values = _read_json(name)
         if "model" in values and "format" in values:
-            return Card.from_dict(values)
+            return _card(values, name)
         if values.get("model_type") == "internimage":
-            official = {key: value for key, value in values.items() if key not in _HF_ONLY}
+            # Beside the constructor's arguments, transformers writes settings of its own.
+            official = {key: value for key, value in values.items() if key in OFFICIAL_ARGUMENTS}
             return Card(InternImageConfig.from_official(official))
     return None
+
+
+def _card(description: str | Mapping[str, Any], path: Path) -> Card:
+    try:
+        values = json.loads(description) if isinstance(description, str) else description
+        return Card.from_dict(values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has a description of its model that can't be read: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    return cast(dict[str, Any], values) if isinstance(values, dict) else {}
 
 
 def _first_line(error: Exception) -> str:

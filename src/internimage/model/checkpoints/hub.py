@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+from internimage.model.checkpoints.files import HUB_FILES, shard_names
 from internimage.model.weights import WEIGHTS, Weights
 
 # Files put here by hand are found by name, without a network.
 FOLDER_VARIABLE = "INTERNIMAGE_WEIGHTS"
+# What tells a missing file "runs/best.pth" from a hub id, which may have dots too.
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".json")
 
 
 def weights_folder() -> Path:
@@ -37,7 +41,7 @@ def locate(source: str | Path) -> Path:
     name = str(source)
     if name in WEIGHTS:
         return _released(WEIGHTS[name])
-    if name.count("/") == 1 and not path.suffix and not name.startswith((".", "/", "~")):
+    if name.count("/") == 1 and path.suffix not in _SUFFIXES and not name.startswith((".", "/", "~")):
         return _hub_model(name)
     raise ValueError(f"no weights at {source}: no such file, and no such name; `internimage models` lists the names")
 
@@ -56,23 +60,34 @@ def _released(weights: Weights) -> Path:
 
 
 def _hub_model(repository: str) -> Path:
+    not_here = False
     try:
-        for name in ("model.safetensors", "pytorch_model.bin"):
+        for name in HUB_FILES:
             try:
-                file = Path(hf_hub_download(repository, name))
+                # Without a connection the library tries for half a minute: once is enough.
+                file = Path(hf_hub_download(repository, name, local_files_only=not_here))
             except EntryNotFoundError as error:
-                # A file that is not cached and can't be looked up is a connection's fault, not the repository's.
-                if isinstance(error, LocalEntryNotFoundError):
-                    raise
+                # Offline, a file that is not cached may exist; online, the repository has been asked.
+                not_here = not_here or isinstance(error, LocalEntryNotFoundError)
                 continue
-            hf_hub_download(repository, "config.json")
+            for shard in shard_names(file):
+                hf_hub_download(repository, shard)
+            # Our own files carry their description; others need this one beside them.
+            with suppress(EntryNotFoundError):
+                hf_hub_download(repository, "config.json")
             return file
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ConnectionError(
-            f"{repository} could not be downloaded ({_reason(error)}). Download model.safetensors and config.json from "
-            f"https://huggingface.co/{repository} into one folder and pass that folder."
-        ) from None
-    raise ValueError(f"{repository} has neither model.safetensors nor pytorch_model.bin")
+    except (HfHubHTTPError, OSError) as error:
+        raise ConnectionError(_hub_advice(repository, _reason(error))) from None
+    if not_here:
+        raise ConnectionError(_hub_advice(repository, "it is not in the cache, and the hub can't be reached"))
+    raise ValueError(f"{repository} has none of {', '.join(HUB_FILES)}")
+
+
+def _hub_advice(repository: str, reason: str) -> str:
+    return (
+        f"{repository} could not be downloaded ({reason}). Download model.safetensors and config.json from "
+        f"https://huggingface.co/{repository} into one folder and pass that folder."
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -69,14 +69,19 @@ def load_checkpoint(
         reset_head: keep the model's own last layer (for other classes).
 
     Raises:
-        ValueError: another architecture, other classes, or tensors missing or too many; in words.
+        ValueError: another architecture or other settings than the file says, other classes, or tensors missing or too
+            many; in words.
     """
     if not isinstance(model, InternImage | InternImageClassifier):
         raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}")
     found = source if isinstance(source, Checkpoint) else read_checkpoint(locate(source), ema=ema)
     check_architecture(found, model.config)
+    differing = _differing_settings(found, model.config, strict)
     state, notes = _adapt(found, model, strict, reset_head)
+    notes += differing
     own = model.state_dict()
+    if any(tensor.is_meta for tensor in own.values()):
+        raise ValueError('the model is on the meta device and can hold no weights; call model.to_empty(device="cpu")')
     missing = tuple(key for key in own if key not in state and not (reset_head and f"{key}" in _FC))
     unexpected = tuple(key for key in state if key not in own)
     if isinstance(model, InternImageClassifier) and all(key.startswith("head.") for key in missing):
@@ -89,13 +94,13 @@ def load_checkpoint(
         raise ValueError(_complaint(found.path, missing, unexpected))
     model.load_state_dict({key: tensor for key, tensor in state.items() if key in own}, strict=False)
     report = LoadReport(len(state) - len(unexpected), missing, unexpected, tuple(notes))
-    log.info("%s: %s", found.path, report)
+    log.debug("%s: %s", found.path, report)
     return report
 
 
 def check_architecture(found: Checkpoint, config: InternImageConfig) -> None:
     """Raise ``ValueError`` that names both variants if the weights are another architecture's."""
-    theirs = architecture(found.state, config)
+    theirs = _architecture_of(found, config)
     mine = (config.channels, config.depths, config.groups)
     if (theirs.channels, theirs.depths, theirs.groups) != mine:
         raise ValueError(
@@ -106,12 +111,13 @@ def check_architecture(found: Checkpoint, config: InternImageConfig) -> None:
 
 def architecture(state: Mapping[str, Tensor], like: InternImageConfig) -> InternImageConfig:
     """``like`` with the channels, depths and groups that the weights' shapes say."""
-    if _STEM_OUT not in state:
-        raise ValueError("the checkpoint has no stem: it is not a whole InternImage")
+    masks = [f"backbone.stages.{stage}.blocks.0.dcn.mask.bias" for stage in range(NUM_STAGES)]
+    if lost := next((key for key in (_STEM_IN, _STEM_OUT, *masks) if key not in state), None):
+        raise ValueError(f"this is not a whole InternImage: {lost} is missing")
     channels = state[_STEM_OUT].shape[0]
     blocks = {tuple(map(int, key.split(".")[2:5:2])) for key in state if ".blocks." in key}
     depths = tuple(1 + max(block for at, block in blocks if at == stage) for stage in range(NUM_STAGES))
-    rows = [state[f"backbone.stages.{stage}.blocks.0.dcn.mask.bias"].shape[0] for stage in range(NUM_STAGES)]
+    rows = [state[key].shape[0] for key in masks]
     # Eight or nine points per group; the weights don't say which, so prefer the reading that fits the model.
     expected = [9 - like.remove_center, 9, 8]
     points = next((k for k in expected if [row / k for row in rows] == list(like.groups)), None)
@@ -122,8 +128,36 @@ def architecture(state: Mapping[str, Tensor], like: InternImageConfig) -> Intern
         channels=channels,
         depths=depths,
         groups=tuple(row // points for row in rows),
+        remove_center=points == 8,
         level2_post_norm_blocks=() if depths[2] < like.depths[2] else like.level2_post_norm_blocks,
     )
+
+
+def _architecture_of(found: Checkpoint, like: InternImageConfig) -> InternImageConfig:
+    try:
+        return architecture(found.state, like)
+    except ValueError as error:
+        raise ValueError(f"{found.path}: {error}") from None
+
+
+def _differing_settings(found: Checkpoint, config: InternImageConfig, strict: bool) -> list[str]:
+    """Settings that no tensor's shape shows, but that the file names: with others, the same weights mean nothing."""
+    if found.card is None:
+        return []
+    differing = [
+        f"{name}={getattr(found.card.config, name)!r} instead of {getattr(config, name)!r}"
+        for name in ("offset_scale", "activation", "post_norm", "level2_post_norm_blocks")
+        if getattr(found.card.config, name) != getattr(config, name)
+    ]
+    if differing and strict:
+        raise ValueError(
+            f"{found.path} was made with {', '.join(differing)}; create the model with the file's settings, "
+            "or pass strict=False"
+        )
+    # Other strides are how small images are fine-tuned, so they are no mistake.
+    if found.card.config.stem_strides != config.stem_strides:
+        differing.append(f"stem_strides={found.card.config.stem_strides} instead of {config.stem_strides}")
+    return [f"the file was made with {', '.join(differing)}"] if differing else []
 
 
 def infer_config(found: Checkpoint) -> InternImageConfig:
@@ -137,13 +171,19 @@ def infer_config(found: Checkpoint) -> InternImageConfig:
     state = found.state
     for name in list_models():
         config = variant_config(name)
-        theirs = architecture(state, config)
+        theirs = _architecture_of(found, config)
         if (theirs.channels, theirs.depths, theirs.groups) == (config.channels, config.depths, config.groups):
             has_scale = any(key.endswith("layer_scale1") for key in state)
             scale = (config.layer_scale or 1.0) if has_scale else None
             classes = state[_FC[0]].shape[0] if _FC[0] in state else 0
             in_chans = state[_STEM_IN].shape[1]
-            return replace(config, num_classes=classes, in_chans=in_chans, layer_scale=scale)
+            return replace(
+                config,
+                num_classes=classes,
+                in_chans=in_chans,
+                layer_scale=scale,
+                remove_center=theirs.remove_center,
+            )
     raise ValueError(f"{found.path} is no known variant; build its InternImageConfig and use load_checkpoint")
 
 

@@ -1,6 +1,7 @@
 """Eq. (2) in plain PyTorch: any device, any floating dtype, and the form that exports.
 
-Shape legend: N batch, H W map, Ho Wo output map, G groups, D channels per group, K sampling points, P = Ho*Wo.
+Shape legend: N batch, H W map, Ho Wo output map, G groups, D channels per group, K sampling points, P = Ho*Wo,
+B = N*G. Inside, points come before positions (B, K, P): sums over K then run along contiguous memory.
 Sizes stay symbolic (``arange`` and plain numbers), so ``torch.export`` and ONNX keep height and width dynamic.
 """
 
@@ -32,9 +33,9 @@ def dcnv3_reference(
     """
     value, offset, mask = (_at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
     grid, _ = sampling_grid(offset, value.shape[1], value.shape[2], geometry)
-    sampled_BDPK = _sample(_fold_groups(value), grid)
-    weights_B1PK = _fold_points(normalize_mask(mask, normalize)).unsqueeze(1)
-    return _unfold_groups((sampled_BDPK * weights_B1PK).sum(-1), offset).to(value_NHWGD.dtype)
+    sampled_BDKP = _sample(_fold_groups(value), grid)
+    weights_B1KP = _fold_points(normalize_mask(mask, normalize)).unsqueeze(1)
+    return _unfold_groups((sampled_BDKP * weights_B1KP).sum(2), offset).to(value_NHWGD.dtype)
 
 
 def dcnv3_reference_backward(
@@ -51,23 +52,23 @@ def dcnv3_reference_backward(
     grid, inside = sampling_grid(offset, height, width, geometry)
     value_BDHW = _fold_groups(value)
     weights_NHWGK = normalize_mask(mask, normalize)
-    grad_BDP1 = _fold_groups(grad_NHWGD.to(value.dtype)).flatten(2).unsqueeze(-1)
+    grad_BD1P = _fold_groups(grad_NHWGD.to(value.dtype)).flatten(2).unsqueeze(2)
 
-    grad_weights_BPK = (grad_BDP1 * _sample(value_BDHW, grid)).sum(1)
-    grad_mask = _normalize_backward(_unfold_points(grad_weights_BPK, mask), weights_NHWGK, normalize)
+    grad_weights_BKP = (grad_BD1P * _sample(value_BDHW, grid)).sum(1)
+    grad_mask = _normalize_backward(_unfold_points(grad_weights_BKP, mask), weights_NHWGK, normalize)
 
-    grad_sampled = grad_BDP1 * _fold_points(weights_NHWGK).unsqueeze(1)
-    grad_value_BDHW, grad_grid_BPK2 = cast(
+    grad_sampled = grad_BD1P * _fold_points(weights_NHWGK).unsqueeze(1)
+    grad_value_BDHW, grad_grid_BKP2 = cast(
         tuple[Tensor, Tensor],
         torch.ops.aten.grid_sampler_2d_backward(grad_sampled, value_BDHW, grid, 0, 0, False, [True, True]),
     )
     # grid = (2*position + 1)/size - 1, and position = ... + offset_scale*offset.
-    grad_x = grad_grid_BPK2[..., 0] * (2.0 * geometry.offset_scale / width)
-    grad_y = grad_grid_BPK2[..., 1] * (2.0 * geometry.offset_scale / height)
-    grad_offset = torch.stack((_unfold_points(grad_x, mask), _unfold_points(grad_y, mask)), dim=-1)
+    grad_x = _unfold_points(grad_grid_BKP2[..., 0], mask) * (2.0 * geometry.offset_scale / width)
+    grad_y = _unfold_points(grad_grid_BKP2[..., 1], mask) * (2.0 * geometry.offset_scale / height)
+    grad_offset = torch.where(inside, torch.stack((grad_x, grad_y), dim=-1), 0.0)
     return (
         _unfold_groups(grad_value_BDHW.flatten(2), value).to(value_NHWGD.dtype),
-        torch.where(inside, grad_offset, 0.0).to(offset_NHWGK2.dtype),
+        grad_offset.to(offset_NHWGK2.dtype),
         grad_mask.to(mask_NHWGK.dtype),
     )
 
@@ -87,20 +88,19 @@ def sampling_positions_xy(offset_NHWGK2: Tensor, geometry: DCNv3Geometry) -> Ten
     [[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0], [0.0, -1.0]]
     """
     scale, (center_h, center_w) = geometry.offset_scale, geometry.center
-    points_K2 = [
-        (scale * (geometry.dilation[1] * ix - center_w), scale * (geometry.dilation[0] * iy - center_h))
-        for iy, ix in geometry.points_yx
-    ]
-    grid_K2 = torch.tensor(points_K2, dtype=offset_NHWGK2.dtype, device=offset_NHWGK2.device)
-    rows_H11 = _window_centers(offset_NHWGK2, 1, geometry, 0).view(-1, 1, 1, 1)
-    columns_W11 = _window_centers(offset_NHWGK2, 2, geometry, 1).view(-1, 1, 1)
-    x = columns_W11 + (grid_K2[:, 0] + scale * offset_NHWGK2[..., 0])
-    y = rows_H11 + (grid_K2[:, 1] + scale * offset_NHWGK2[..., 1])
-    return torch.stack((x, y), dim=-1)
+    dtype, device = offset_NHWGK2.dtype, offset_NHWGK2.device
+    dx = [scale * (geometry.dilation[1] * ix - center_w) for _, ix in geometry.points_yx]
+    dy = [scale * (geometry.dilation[0] * iy - center_h) for iy, _ in geometry.points_yx]
+    dx_K, dy_K = torch.tensor(dx, dtype=dtype, device=device), torch.tensor(dy, dtype=dtype, device=device)
+    x_WK = _window_centers(offset_NHWGK2, 2, geometry, 1).unsqueeze(-1) + dx_K
+    y_HK = _window_centers(offset_NHWGK2, 1, geometry, 0).unsqueeze(-1) + dy_K
+    rows, columns = offset_NHWGK2.shape[1], offset_NHWGK2.shape[2]
+    base_HWK2 = torch.stack((x_WK.expand(rows, -1, -1), y_HK.unsqueeze(1).expand(-1, columns, -1)), dim=-1)
+    return base_HWK2.unsqueeze(2) + scale * offset_NHWGK2
 
 
 def sampling_grid(offset_NHWGK2: Tensor, height: int, width: int, geometry: DCNv3Geometry) -> tuple[Tensor, Tensor]:
-    """The positions as ``grid_sample`` wants them, (N*G, P, K, 2), and which are inside, (N, Ho, Wo, G, K, 1)."""
+    """The positions as ``grid_sample`` wants them, (B, K, P, 2), and which are inside, (N, Ho, Wo, G, K, 1)."""
     position = sampling_positions_xy(offset_NHWGK2, geometry)
     x, y = position[..., 0], position[..., 1]
     # Written so that NaN is outside: every comparison with it is false.
@@ -108,8 +108,8 @@ def sampling_grid(offset_NHWGK2: Tensor, height: int, width: int, geometry: DCNv
     unit = torch.stack(((2.0 * x + 1.0) / width - 1.0, (2.0 * y + 1.0) / height - 1.0), dim=-1)
     grid_NHWGK2 = torch.where(inside, unit, _OUTSIDE)
     batch, out_h, out_w, groups, points, _ = offset_NHWGK2.shape
-    grid_BPK2 = grid_NHWGK2.permute(0, 3, 1, 2, 4, 5).reshape(batch * groups, out_h * out_w, points, 2)
-    return grid_BPK2, inside
+    grid_BKP2 = grid_NHWGK2.permute(0, 3, 4, 1, 2, 5).reshape(batch * groups, points, out_h * out_w, 2)
+    return grid_BKP2, inside
 
 
 def _window_centers(offset_NHWGK2: Tensor, dim: int, geometry: DCNv3Geometry, axis: int) -> Tensor:
@@ -121,8 +121,8 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _sample(value_BDHW: Tensor, grid_BPK2: Tensor) -> Tensor:
-    return F.grid_sample(value_BDHW, grid_BPK2, mode="bilinear", padding_mode="zeros", align_corners=False)
+def _sample(value_BDHW: Tensor, grid_BKP2: Tensor) -> Tensor:
+    return F.grid_sample(value_BDHW, grid_BKP2, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _fold_groups(value_NHWGD: Tensor) -> Tensor:
@@ -138,14 +138,15 @@ def _unfold_groups(value_BDP: Tensor, like: Tensor) -> Tensor:
 
 
 def _fold_points(mask_NHWGK: Tensor) -> Tensor:
-    """(N, Ho, Wo, G, K) to (N*G, P, K)."""
+    """(N, Ho, Wo, G, K) to (B, K, P)."""
     batch, out_h, out_w, groups, points = mask_NHWGK.shape
-    return mask_NHWGK.permute(0, 3, 1, 2, 4).reshape(batch * groups, out_h * out_w, points)
+    return mask_NHWGK.permute(0, 3, 4, 1, 2).reshape(batch * groups, points, out_h * out_w)
 
 
-def _unfold_points(mask_BPK: Tensor, like: Tensor) -> Tensor:
+def _unfold_points(mask_BKP: Tensor, like: Tensor) -> Tensor:
+    """(B, K, P) to (N, Ho, Wo, G, K), with the sizes of ``like``."""
     batch, out_h, out_w, groups, points = like.shape
-    return mask_BPK.reshape(batch, groups, out_h, out_w, points).permute(0, 2, 3, 1, 4)
+    return mask_BKP.reshape(batch, groups, points, out_h, out_w).permute(0, 3, 4, 1, 2)
 
 
 def _normalize_backward(grad_NHWGK: Tensor, weights_NHWGK: Tensor, normalize: Normalize) -> Tensor:

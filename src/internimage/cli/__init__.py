@@ -1,0 +1,1 @@
+"""The command line: ``internimage``, or ``python -m internimage``."""

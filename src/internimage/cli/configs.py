@@ -1,0 +1,44 @@
+"""Configurations that ship with the package, found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name (``classification/internimage_t_in1k_224``) and file of every shipped configuration."""
+    with as_file(files("internimage") / "configs") as root:
+        return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find_config(name: str) -> Path:
+    """A file, or a shipped configuration by its name, with or without its folder.
+
+    Raises:
+        ValueError: neither a file nor one shipped configuration of that name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_configs()
+    found = [path for key, path in shipped.items() if name in (key, Path(key).name, f"{key}.yaml")]
+    if len(found) != 1:
+        raise ValueError(f"no configuration {name!r}: not a file, and the shipped ones are {', '.join(shipped)}")
+    return found[0]
+
+
+def resolve_config_names(arguments: Sequence[str]) -> list[str]:
+    """Replace the value of every ``--config`` by its file's path.
+
+    >>> resolve_config_names(["--config=pyproject.toml", "--run", "x"])
+    ['--config=pyproject.toml', '--run', 'x']
+    """
+    resolved: list[str] = []
+    for position, argument in enumerate(arguments):
+        if position and arguments[position - 1] in ("--config", "-c"):
+            argument = str(find_config(argument))
+        elif argument.startswith("--config="):
+            argument = f"--config={find_config(argument.removeprefix('--config='))}"
+        resolved.append(argument)
+    return resolved

@@ -1,0 +1,85 @@
+"""``internimage convert``: one weight format into another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser
+from safetensors.torch import save_file
+
+from internimage.model import (
+    Card,
+    InternImageClassifier,
+    infer_config,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from internimage.model.checkpoints.convert import to_huggingface, to_official
+from internimage.model.checkpoints.hub import locate
+from internimage.structures import LabelMap
+
+Format = Literal["ours", "official", "huggingface"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Convert one file."""
+    parser = ArgumentParser(
+        prog="internimage convert",
+        description="Translate a weight file. The format of the source is recognised.",
+    )
+    parser.add_argument("source", type=str, help="a file, folder, weight name or hub id")
+    parser.add_argument("output", type=str, help="ours: X.safetensors; official: X.pth; huggingface: a folder")
+    parser.add_argument("--format", type=Format, default="ours", help="what to write")
+    parser.add_argument("--ema", type=bool | None, default=None, help="true: the moving average; false: raw weights")
+    parser.add_argument("--in1k_head", action="store_true", help="take ImageNet-1k's rows of an ImageNet-22k head")
+    parser.add_argument("--labels", type=str | None, default=None, help="a text file with one class name per line")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    options = parser.parse_args(list(arguments))
+    found = read_checkpoint(locate(options.source), ema=options.ema)
+    config = infer_config(found)
+    if options.in1k_head:
+        config = replace(config, num_classes=1000)
+    if not config.num_classes:
+        raise ValueError(f"{found.path} has no classification head; use internimage.load_checkpoint for a backbone")
+    model = InternImageClassifier(config)
+    report = load_checkpoint(model, found)
+    labels = found.card.labels if found.card and not options.in1k_head else None
+    card = Card(config, _labels(options.labels) or labels, found.card.preprocess if found.card else None)
+    path = write(model, card, Path(options.output), options.format, options.overwrite)
+    print(f"{found.path} ({found.origin}): {report}\nwritten: {path}")
+    return 0
+
+
+def write(model: InternImageClassifier, card: Card, output: Path, form: Format, overwrite: bool) -> Path:
+    """Write ``model`` in the chosen form; refuses to replace files unless ``overwrite``."""
+    if form == "ours":
+        return save_checkpoint(model, output, labels=card.labels, preprocess=card.preprocess, overwrite=overwrite)
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists; choose another name or pass --overwrite")
+    official = card.config.to_official()
+    if form == "official":
+        if output.suffix != ".pth":
+            raise ValueError(f"official files end in .pth, got {output}")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": to_official(model.state_dict())}, output)
+        return output
+    output.mkdir(parents=True, exist_ok=True)
+    state = {key: tensor.contiguous() for key, tensor in to_huggingface(model.state_dict()).items()}
+    save_file(state, output / "model.safetensors", metadata={"format": "pt"})
+    names = {} if card.labels is None else {"id2label": {str(i): name for i, name in enumerate(card.labels)}}
+    values = {"model_type": "internimage", **official, **names}
+    (output / "config.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return output
+
+
+def _labels(path: str | None) -> LabelMap | None:
+    if path is None:
+        return None
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return LabelMap(tuple(line.strip() for line in lines if line.strip()))

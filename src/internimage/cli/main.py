@@ -1,0 +1,83 @@
+"""The program: finds the command, runs it, and turns expected errors into one sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import internimage
+
+# Command -> (module with main(arguments) or main(command, arguments), one line for people).
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("train", "train on your images or on the sample set"),
+    "validate": ("train", "measure a run on its validation images"),
+    "test": ("train", "measure a run on its test images"),
+    "predict": ("predict", "name what is in images"),
+    "models": ("models", "list architectures and released weights"),
+    "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
+    "data": ("data", "look at image folders; write the sample images as files"),
+    "doctor": ("doctor", "say what runs on this machine, and why"),
+    "demo": ("demo", "train, test and predict on the sample set in a few minutes"),
+}
+_NEEDS_TRAIN = ("lightning", "timm", "torchvision", "torchmetrics", "tensorboard", "matplotlib")
+_EXPECTED = (ValueError, OSError, NotImplementedError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``internimage ARGUMENTS``; returns the exit status: 0, 1 (something failed), 2 (bad input), 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"internimage {internimage.__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in _COMMANDS:
+        print(f"internimage: unknown command {command!r}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("internimage").setLevel(logging.INFO)
+    try:
+        return _load(command)(rest)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] in _NEEDS_TRAIN:
+            return _fail(f"{command} needs {error.name}: pip install 'internimage-torch[train]'", error)
+        raise
+    except _EXPECTED as error:
+        return _fail(str(error), error)
+
+
+def _load(command: str) -> Callable[[Sequence[str]], int]:
+    module = import_module(f"internimage.cli.{_COMMANDS[command][0]}")
+    if _COMMANDS[command][0] == "train":
+        return lambda arguments: module.main(command, arguments)
+    return module.main
+
+
+def _fail(message: str, error: Exception) -> int:
+    if os.environ.get("INTERNIMAGE_DEBUG"):
+        raise error
+    print(f"internimage: {message}", file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {line}" for name, (_, line) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            f"internimage {internimage.__version__}: InternImage and its operator DCNv3",
+            "",
+            "usage: internimage COMMAND [--help] ...",
+            "",
+            *lines,
+            "",
+            "INTERNIMAGE_DEBUG=1 shows where an error came from.",
+        ]
+    )

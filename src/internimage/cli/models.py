@@ -1,0 +1,35 @@
+"""``internimage models``: the architectures and the released weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jsonargparse import ArgumentParser
+
+from internimage.model import WEIGHTS, InternImageConfig, create_model, list_models
+from internimage.model.variants import OURS, PREFIX
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print two tables."""
+    parser = ArgumentParser(prog="internimage models", description="List architectures and released weights.")
+    parser.parse_args(list(arguments))
+    print("Architectures (internimage.create_model(NAME)):\n")
+    print(f"  {'name':<18} {'parameters':>13}  {'channels':>8}  {'depths':<10} {'source'}")
+    for name in list_models():
+        config = InternImageConfig.from_variant(name)
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in create_model(config).parameters())
+        depths = "-".join(map(str, config.depths))
+        source = "ours, for small machines" if name.removeprefix(PREFIX) in OURS else "paper"
+        print(f"  {name:<18} {parameters:>13,}  {config.channels:>8}  {depths:<10} {source}")
+    print("\nReleased weights (pretrained=NAME; accuracies are the authors'):\n")
+    print(f"  {'name':<32} {'size':>4}  {'classes':>7}  {'top-1':>5}  {'licence':<7}  {'trained on'}")
+    for row in WEIGHTS.values():
+        top1 = "-" if row.top1 is None else f"{row.top1:.1f}"
+        print(
+            f"  {row.name:<32} {row.image_size:>4}  {row.num_classes:>7,}  {top1:>5}  {row.licence:<7}  "
+            f"{row.data.replace('ImageNet-', 'IN-')}"
+        )
+    return 0

@@ -1,0 +1,24 @@
+"""Names for the classes of weights that come without any."""
+
+from __future__ import annotations
+
+import logging
+
+from internimage.structures import LabelMap
+
+log = logging.getLogger(__name__)
+
+
+def imagenet_labels(num_classes: int) -> LabelMap | None:
+    """ImageNet-1K's class names for 1,000 classes, from timm if it is installed; None otherwise."""
+    if num_classes != 1000:
+        return None
+    try:
+        from timm.data.imagenet_info import ImageNetInfo
+    except ImportError:
+        log.warning("classes are shown by number; install internimage-torch[timm] for ImageNet's class names")
+        return None
+    info = ImageNetInfo("imagenet-1k")
+    names = [str(info.index_to_description(index)).split(",")[0] for index in range(num_classes)]
+    # A few names stand for two classes (crane, maillot): the number tells them apart.
+    return LabelMap(tuple(f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)))

@@ -1,0 +1,106 @@
+"""Naming what is in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from internimage.data import ImageReadError, read_image, to_tensor
+from internimage.inference.loading import load_classifier, pick_device
+from internimage.structures import Classification, LabelMap, Preprocess
+
+ImageSource = str | Path | bytes | Image.Image | NDArray[np.generic]
+
+
+class Classifier:
+    """A trained network, called with images.
+
+    Args:
+        source: a weight file, training checkpoint, weight name or hub id.
+        device: for example ``"cpu"`` or ``"cuda"``; the fastest one here by default.
+        ema: True for the moving average, False for the raw weights, None for the file's main entry.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        labels: class names.
+        preprocess: how images become inputs.
+
+    >>> import internimage, tempfile, pathlib
+    >>> model = internimage.create_model("internimage_femto", num_classes=2)
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "pets.safetensors"
+    >>> _ = internimage.save_checkpoint(model, file, labels=LabelMap(("cat", "dog")), preprocess=Preprocess(64))
+    >>> Classifier(file, device="cpu")(Image.new("RGB", (80, 60))).label in ("cat", "dog")
+    True
+    """
+
+    def __init__(self, source: str | Path, *, device: str | None = None, ema: bool | None = None) -> None:
+        self.device = pick_device(device)
+        model, card = load_classifier(source, ema=ema)
+        self.model = model.to(self.device)
+        self.labels = cast(LabelMap, card.labels)
+        self.preprocess = cast(Preprocess, card.preprocess)
+
+    @overload
+    def __call__(self, images: ImageSource, *, batch_size: int = 32) -> Classification: ...
+    @overload
+    def __call__(self, images: Sequence[ImageSource], *, batch_size: int = 32) -> list[Classification]: ...
+    def __call__(
+        self, images: ImageSource | Sequence[ImageSource], *, batch_size: int = 32
+    ) -> Classification | list[Classification]:
+        """One `Classification` for one image, a list of them for a list.
+
+        Args:
+            images: a path, encoded bytes, a PIL image, an array (H, W), (H, W, 3) or (H, W, 4), or a list of them.
+            batch_size: images that go through the network together.
+
+        Raises:
+            ImageReadError: an image can't be read; `stream` goes on instead.
+        """
+        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        results: list[Classification] = []
+        for result in self.stream([images] if single else images, batch_size=batch_size):
+            if isinstance(result, ImageReadError):
+                raise result
+            results.append(result)
+        return results[0] if single else results
+
+    def stream(
+        self, images: Iterable[ImageSource], *, batch_size: int = 32
+    ) -> Iterator[Classification | ImageReadError]:
+        """A result per image in order; an image that can't be read gives its error instead of ending the run."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch: list[tuple[Tensor | ImageReadError, str | None]] = []
+        for image in images:
+            batch.append((self._read(image), str(image) if isinstance(image, str | Path) else None))
+            if len(batch) == batch_size:
+                yield from self._classify(batch)
+                batch = []
+        yield from self._classify(batch)
+
+    def _read(self, image: ImageSource) -> Tensor | ImageReadError:
+        try:
+            return to_tensor(read_image(image, in_chans=self.preprocess.in_chans), self.preprocess)
+        except ImageReadError as error:
+            return error
+
+    @torch.inference_mode()
+    def _classify(
+        self, batch: Sequence[tuple[Tensor | ImageReadError, str | None]]
+    ) -> list[Classification | ImageReadError]:
+        readable = [image for image, _ in batch if isinstance(image, Tensor)]
+        probabilities: Iterator[list[float]] = iter(())
+        if readable:
+            scores_NC = self.model(torch.stack(readable).to(self.device))
+            probabilities = iter(scores_NC.float().softmax(-1).cpu().tolist())
+        return [
+            Classification(tuple(next(probabilities)), self.labels, source) if isinstance(image, Tensor) else image
+            for image, source in batch
+        ]

@@ -1,0 +1,93 @@
+"""What every training task shares: the optimizer, the schedule, and a checkpoint that says what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from internimage.model.checkpoints.files import CARD_KEY, Card
+from internimage.training import WarmupCosine, param_groups
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with a linear warm-up and a cosine; the defaults are the released recipe for ImageNet-1K from scratch.
+
+    Args:
+        lr: peak learning rate at ``lr_batch_size`` images a step.
+        weight_decay: of matrices and convolutions; biases and norms have none.
+        betas: AdamW's.
+        eps: AdamW's.
+        layer_decay: factor per block towards the stem, in (0, 1]; 1 switches it off.
+        offset_lr_scale: further factor for the layers that predict sampling offsets.
+        warmup_epochs: may be a fraction.
+        warmup_lr: learning rate of the first step.
+        min_lr: learning rate at the end.
+        lr_batch_size: the three rates are meant for this many images a step and scale with the real number;
+            None takes them as they are.
+    """
+
+    lr: float = 5e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    layer_decay: float = 1.0
+    offset_lr_scale: float = 1.0
+    warmup_epochs: float = 20.0
+    warmup_lr: float = 5e-7
+    min_lr: float = 5e-6
+    lr_batch_size: int | None = 512
+
+
+class BaseTask(LightningModule):
+    """A network in training. Subclasses set ``network`` and say with ``card`` what a weight file of it needs.
+
+    Args:
+        optimizer: see `OptimizerSettings`.
+        depths: blocks per stage of the backbone, for layer decay.
+    """
+
+    # A subclass names its own class; a mutable attribute of nn.Module would forbid that.
+    network: Any
+
+    def __init__(self, optimizer: OptimizerSettings, depths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.optimizer_settings = optimizer
+        self.depths = depths
+
+    def card(self) -> Card:
+        """Architecture, labels and preprocessing: what the weights alone don't say."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make every training checkpoint a file that can predict."""
+        checkpoint[CARD_KEY] = self.card().to_dict()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over `param_groups`, a step-wise `WarmupCosine`."""
+        s = self.optimizer_settings
+        scale = 1.0 if s.lr_batch_size is None else self._images_per_step() / s.lr_batch_size
+        groups = param_groups(
+            self.network,
+            lr=s.lr * scale,
+            weight_decay=s.weight_decay,
+            depths=self.depths,
+            layer_decay=s.layer_decay,
+            offset_lr_scale=s.offset_lr_scale,
+        )
+        optimizer = torch.optim.AdamW(groups, lr=s.lr * scale, betas=s.betas, eps=s.eps)
+        steps = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1
+        warmup = int(steps * s.warmup_epochs / epochs)
+        schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
+
+    def _images_per_step(self) -> int:
+        batch_size = int(getattr(getattr(self.trainer, "datamodule", None), "batch_size", 0))
+        if not batch_size:
+            raise ValueError("lr_batch_size needs data with a batch_size; set optimizer.lr_batch_size to null")
+        return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches

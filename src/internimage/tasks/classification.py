@@ -1,0 +1,120 @@
+"""Training an image classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from internimage.model import Card, InternImageClassifier, create_model
+from internimage.structures import LabelMap, Preprocess
+from internimage.tasks.base import BaseTask, OptimizerSettings
+
+
+class ClassificationTask(BaseTask):
+    """InternImage with its head, cross-entropy (soft targets from mixing), top-1 and top-5 accuracy.
+
+    Args:
+        labels: class names; their number is the network's number of outputs.
+        preprocess: how images become inputs; travels with the weights.
+        model: a name from ``internimage models``.
+        pretrained: True for the model's released weights, or a file, a weight name or a hub id; a head for other
+            classes starts anew.
+        model_options: further settings of `InternImageConfig`, such as ``drop_path_rate``.
+        optimizer: see `OptimizerSettings`.
+    """
+
+    network: InternImageClassifier
+
+    def __init__(
+        self,
+        labels: LabelMap | None = None,
+        preprocess: Preprocess | None = None,
+        model: str = "internimage_t",
+        pretrained: bool | str = False,
+        model_options: dict[str, Any] | None = None,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        # Optional only for the command line, which fills both in from the data after reading the configuration.
+        if labels is None or preprocess is None:
+            raise ValueError("ClassificationTask needs labels and preprocess; take them from its ClassificationData")
+        options = {"num_classes": len(labels), "in_chans": preprocess.in_chans, **(model_options or {})}
+        network = cast(InternImageClassifier, create_model(model, pretrained=pretrained, **options))
+        super().__init__(optimizer or OptimizerSettings(), network.config.depths)
+        self.network, self.labels, self.preprocess = network, labels, preprocess
+        classes = max(len(labels), 2)
+        self.top1 = MulticlassAccuracy(classes, average="micro")
+        self.top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+        self.confusion = MulticlassConfusionMatrix(classes)
+        # Of the last evaluation, per image in order: confidence, predicted class, true class.
+        self._outcomes: list[Tensor] = []
+
+    def card(self) -> Card:
+        """What the weight file says of itself."""
+        # Recomputing activations is a choice of one training, not of the network.
+        return Card(replace(self.network.config, gradient_checkpointing=False), self.labels, self.preprocess)
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Class scores, (N, C)."""
+        return self.network(image_NCHW)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy with the batch's targets, class indices (N,) or probabilities (N, C)."""
+        image_NCHW, target = batch
+        loss = F.cross_entropy(self(image_NCHW), target)
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracies over the validation images."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracies over the test images."""
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        """Count confusions anew."""
+        self._forget()
+
+    def on_test_epoch_start(self) -> None:
+        """Count confusions anew."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.confusion.reset()
+        self._outcomes.clear()
+
+    def confusion_counts(self) -> Tensor:
+        """Rows are the true classes, columns the predictions, of the last evaluation."""
+        return cast(Tensor, self.confusion.compute()).cpu()
+
+    def confident_mistakes(self, count: int) -> list[int]:
+        """Indices, in this process's share of the data, of the wrong predictions with the highest confidence."""
+        if not self._outcomes:
+            return []
+        confidence_N, predicted_N, target_N = torch.cat(self._outcomes).unbind(1)
+        wrong = (predicted_N != target_N).nonzero().flatten()
+        order = confidence_N[wrong].argsort(descending=True)[:count]
+        # Several processes take turns over the images.
+        return [int(index) * self.trainer.world_size + self.trainer.global_rank for index in wrong[order]]
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Probabilities, (N, C)."""
+        return torch.softmax(self(batch[0]).float(), dim=-1)
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+        image_NCHW, target_N = batch
+        scores_NC = self(image_NCHW).float()
+        for metric in (self.top1, self.top5, self.confusion):
+            metric.update(scores_NC, target_N)
+        confidence_N, predicted_N = scores_NC.softmax(-1).max(-1)
+        self._outcomes.append(torch.stack((confidence_N, predicted_N, target_N), dim=1).double().cpu())
+        count = target_N.shape[0]
+        self.log(f"{stage}/loss", F.cross_entropy(scores_NC, target_N), batch_size=count, sync_dist=True)
+        self.log(f"{stage}/accuracy", self.top1, prog_bar=True, batch_size=count, on_step=False, on_epoch=True)
+        self.log(f"{stage}/accuracy_top5", self.top5, batch_size=count, on_step=False, on_epoch=True)

@@ -1,0 +1,172 @@
+"""The page and pictures that a classification run leaves in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from internimage.data import denormalize
+from internimage.structures import Classification
+from internimage.tasks.callbacks import BEST, LAST, WEIGHTS_FILE, History
+from internimage.tasks.classification import ClassificationTask
+from internimage.tasks.datamodules import ClassificationData, Split
+from internimage.visualization.classification import confusion_matrix_figure, curves_figure, draw_predictions
+from internimage.visualization.page import (
+    Picture,
+    RunReport,
+    Table,
+    confusions_table,
+    per_class_table,
+    write_report,
+)
+
+REPORT_FILE = "report.html"
+_EXAMPLES, _MISTAKES, _COLUMNS = 24, 12, 6
+
+
+class ClassificationReport:
+    """Writes ``report.html`` and the pictures in it, from the images of the last evaluation.
+
+    Args:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def __call__(self, trainer: Trainer, module: LightningModule, history: History) -> Path:
+        """Write all files; returns the page's path."""
+        task, data = cast(ClassificationTask, module), cast(ClassificationData, cast(Any, trainer).datamodule)
+        split: Split = "test" if trainer.state.fn == "test" else "val"
+        matrix = task.confusion_counts().numpy()
+        pictures = self._pictures(task, data, split, matrix, history)
+        for name, picture in pictures.items():
+            _save(picture.image, self.run / f"{name}.png")
+        report = RunReport(
+            title=self.run.resolve().name,
+            task="image classification",
+            summary=_summary(trainer, task, split, matrix, history),
+            settings=_settings(task, data),
+            pictures=list(pictures.values()),
+            tables=_tables(matrix, task),
+            commands=self._commands(),
+            files=_FILES,
+            config_yaml=_text(self.run / "config.yaml"),
+        )
+        return write_report(self.run / REPORT_FILE, report)
+
+    def _pictures(
+        self, task: ClassificationTask, data: ClassificationData, split: Split, matrix: np.ndarray, history: History
+    ) -> dict[str, Picture]:
+        words = {"train": "training", "val": "validation", "test": "test"}[split]
+        pictures: dict[str, Picture] = {}
+        if history.rows:
+            caption = "Loss, accuracy and learning rate over the epochs; training loss includes augmentation."
+            pictures["curves"] = Picture("Training", caption, curves_figure(history.rows))
+        total = int(matrix.sum())
+        if total:
+            evenly = [int(index) for index in np.linspace(0, total - 1, min(_EXAMPLES, total))]
+            sheet = _sheet(task, data, split, evenly)
+            caption = f"{len(evenly)} of {total:,} {words} images, evenly spaced: the three most probable classes each."
+            pictures["predictions"] = Picture("Predictions", caption, sheet)
+            if wrong := task.confident_mistakes(_MISTAKES):
+                caption = "The mistakes that the network was surest of: hard images, or wrong labels."
+                pictures["mistakes"] = Picture("Confident mistakes", caption, _sheet(task, data, split, wrong))
+            caption = f"{total:,} {words} images; rows are the true classes, columns the predictions."
+            figure = confusion_matrix_figure(matrix, task.labels)
+            pictures["confusion_matrix"] = Picture("Confusion matrix", caption, figure)
+        return pictures
+
+    def _commands(self) -> list[tuple[str, str]]:
+        run = self.run.as_posix()
+        return [
+            ("Name what is in your own images", f"internimage predict IMAGES --weights {run} --output predictions"),
+            ("Measure on the test images again", f"internimage test --run {run}"),
+            ("Go on with an interrupted training", f"internimage fit --run {run} --resume"),
+            ("Watch the curves", f"tensorboard --logdir {run}"),
+        ]
+
+
+_FILES = (
+    (WEIGHTS_FILE, "the weights, with architecture, class names and preprocessing inside"),
+    ("model.json", "the same description, to read"),
+    ("config.yaml", "every setting of this run"),
+    ("metrics.csv", "one row per epoch"),
+    ("curves.png", "loss, accuracy and learning rate"),
+    ("predictions.png", "examples"),
+    ("mistakes.png", "confident mistakes"),
+    ("confusion_matrix.png", "what is taken for what"),
+    (f"checkpoints/{BEST}", "the best epoch's complete state"),
+    (f"checkpoints/{LAST}", "the last state, to resume from"),
+)
+
+
+def _summary(
+    trainer: Trainer, task: ClassificationTask, split: Split, matrix: np.ndarray, history: History
+) -> dict[str, str]:
+    words = {"val": "Validation", "test": "Test", "train": "Training"}[split]
+    total = int(matrix.sum())
+    tiles: dict[str, str] = {}
+    if total:
+        tiles[f"{words} accuracy"] = f"{100 * np.trace(matrix) / total:.1f}%"
+        top5 = trainer.callback_metrics.get(f"{split}/accuracy_top5")
+        if top5 is not None and len(task.labels) > 5:
+            tiles["Top-5 accuracy"] = f"{100 * float(top5):.1f}%"
+        tiles[f"{words} images"] = f"{total:,}"
+    tiles["Parameters"] = _in_millions(sum(parameter.numel() for parameter in task.network.parameters()))
+    if history.rows:
+        minutes, seconds = divmod(round(history.training_seconds()), 60)
+        tiles["Training time"] = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return tiles
+
+
+def _settings(task: ClassificationTask, data: ClassificationData) -> dict[str, str]:
+    config, optimizer = task.network.config, task.optimizer_settings
+    return {
+        "Data": data.root,
+        "Classes": ", ".join(task.labels.names[:12]) + (" ..." if len(task.labels) > 12 else ""),
+        "Input": f"{data.preprocess.size} x {data.preprocess.size} pixels, {data.preprocess.in_chans} channels",
+        "Network": f"{config.channels} channels, depths {config.depths}, groups {config.groups}",
+        "Batch": f"{data.batch_size} images",
+        "Optimizer": f"AdamW, lr {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}",
+        "Software": f"PyTorch {torch.__version__}",
+    }
+
+
+def _tables(matrix: np.ndarray, task: ClassificationTask) -> list[Table]:
+    if not matrix.sum():
+        return []
+    return [per_class_table(matrix, task.labels), confusions_table(matrix, task.labels)]
+
+
+def _sheet(task: ClassificationTask, data: ClassificationData, split: Split, indices: Sequence[int]) -> Image.Image:
+    dataset = data.dataset(split)
+    inputs, targets = zip(*(dataset[index] for index in indices), strict=True)
+    task.network.eval()
+    with torch.inference_mode():
+        probabilities = task.network(torch.stack(inputs).to(task.device)).float().softmax(-1).cpu().tolist()
+    results = [Classification(tuple(row), task.labels) for row in probabilities]
+    pictures = [denormalize(tensor, data.preprocess) for tensor in inputs]
+    columns = min(_COLUMNS, len(indices))
+    return draw_predictions(pictures, results, [int(target) for target in targets], columns=columns, cell=336)
+
+
+def _save(image: Any, path: Path) -> None:
+    if isinstance(image, Image.Image):
+        image.save(path)
+    else:
+        image.savefig(path, dpi=150, facecolor="white")
+
+
+def _in_millions(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count < 1e9 else f"{count / 1e9:.2f}B"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

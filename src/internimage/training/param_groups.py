@@ -1,0 +1,77 @@
+"""Which parameter learns how fast, and which decays.
+
+Source: ``lr_decay_keywords`` and ``set_weight_decay_and_lr`` of the released code (classification, 31c962d).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
+_AFTER_STAGE = re.compile(r"stages\.(\d+)\.(?:downsample|norm)\.")
+# What the recipes slow down by offset_lr_scale: where a layer looks, and the gate that replaces looking.
+_OFFSETS = (".dcn.offset.", ".dcn.center_scale.")
+
+
+def param_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    depths: Sequence[int],
+    layer_decay: float = 1.0,
+    offset_lr_scale: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Group ``model``'s trainable parameters for an optimizer.
+
+    Biases and everything one-dimensional do not decay. With ``layer_decay`` r, a block that n blocks follow learns
+    at ``lr * r**n``; the stem goes with the first block, a stage's downsampling and norm with the next stage's first
+    block; heads, the last stage's norm and the extra norms inside stage 3 learn at ``lr``.
+
+    Args:
+        model: parameters are known by our names (``...stages.2.blocks.5...``), under any prefix.
+        lr: learning rate of the fastest group.
+        weight_decay: of matrices and convolutions.
+        depths: blocks per stage.
+        layer_decay: in (0, 1]; 1 switches it off.
+        offset_lr_scale: further factor for the layers that predict offsets (and centre gates).
+
+    Returns:
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``names``, fastest first.
+
+    Raises:
+        ValueError: nothing to train, or ``layer_decay`` out of range.
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}")
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = layer_decay ** blocks_after(name, depths)
+        scale *= offset_lr_scale if any(mark in name for mark in _OFFSETS) else 1.0
+        decay = 0.0 if parameter.dim() == 1 or name.endswith(".bias") else weight_decay
+        group = groups.setdefault((scale, decay), {"params": [], "names": [], "lr": lr * scale, "weight_decay": decay})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    if not groups:
+        raise ValueError("no parameter requires a gradient: nothing would be trained; unfreeze some layers")
+    return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def blocks_after(name: str, depths: Sequence[int]) -> int:
+    """How many blocks of the backbone come after this parameter's place.
+
+    >>> blocks_after("stages.0.blocks.0.norm1.weight", (4, 4, 18, 4)), blocks_after("head.fc.weight", (4, 4, 18, 4))
+    (29, 0)
+    """
+    if found := _BLOCK.search(name):
+        stage, block = int(found[1]), int(found[2])
+        return sum(depths[stage:]) - block - 1
+    if found := _AFTER_STAGE.search(name):
+        return max(0, sum(depths[int(found[1]) + 1 :]) - 1)
+    return sum(depths) - 1 if re.search(r"(^|\.)stem\.", name) else 0
