@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.what == "check":
         return _check(options.check.folder)
     target = Path(options.samples.folder)
-    for folder, split, count in (("train", "train", options.samples.train), ("val", "test", options.samples.val)):
-        export_samples(target / folder, split, count)
+    export_samples(target / "train", "train", options.samples.train)
+    export_samples(target / "val", "test", options.samples.val)
     print(f"{options.samples.train} + {options.samples.val} images in {target}/train and {target}/val")
     return 0
 

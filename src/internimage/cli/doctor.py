@@ -54,9 +54,10 @@ def _check(device: torch.device) -> bool:
     print(f"\n{explain_dcnv3(inputs[0].float().to(device))}")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         rounded = [tensor.to(dtype) for tensor in inputs]
-        exact = dcnv3_reference(*(tensor.double() for tensor in rounded), geometry, "softmax")
+        value, offset, mask = (tensor.double() for tensor in rounded)
+        exact = dcnv3_reference(value, offset, mask, geometry, "softmax")
         leaves = [tensor.to(device).requires_grad_() for tensor in rounded]
-        output = dcnv3(*leaves, normalize="softmax")
+        output = dcnv3(leaves[0], leaves[1], leaves[2], normalize="softmax")
         output.sum().backward()
         error = float((output.detach().cpu().double() - exact).norm() / exact.norm())
         right = error < 4 * torch.finfo(dtype).eps and all(

@@ -196,5 +196,6 @@ def _quieten() -> None:
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*TypedStorage is deprecated.*",
+        ".*when using `ckpt_path`, callbacks used to create the checkpoint.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -82,6 +82,10 @@ class BaseTask(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=s.lr * scale, betas=s.betas, eps=s.eps)
         steps = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1
+        if not 0 <= s.warmup_epochs < max(epochs, 1):
+            raise ValueError(
+                f"optimizer.warmup_epochs must be less than trainer.max_epochs, got {s.warmup_epochs} of {epochs}"
+            )
         warmup = int(steps * s.warmup_epochs / epochs)
         schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}

@@ -51,18 +51,15 @@ class History(Callback):
         wanted = ("train/loss_epoch", "val/loss", "val/accuracy", "val/accuracy_top5")
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in wanted}
         row |= {key.removesuffix("_epoch"): value for key, value in values.items()}
+        row["seconds"] = round(self.seconds + time.monotonic() - self._started, 1)
         self.rows = [*(old for old in self.rows if old["epoch"] < row["epoch"]), row]
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
-            log.info("%s", _in_words(row, trainer.max_epochs, self.training_seconds()))
+            log.info("%s", _in_words(row, trainer.max_epochs))
 
     def read(self) -> None:
         """Take the rows of an earlier training, to show them again."""
         self.rows = read_rows(self.path)
-
-    def training_seconds(self) -> float:
-        """Time spent in training, over all resumed parts."""
-        return self.seconds + time.monotonic() - self._started
 
 
 class SaveOnInterrupt(Callback):
@@ -132,7 +129,7 @@ class Report(Callback):
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            log.info("report: %s", self.write(trainer, pl_module, self.history))
+            log.debug("report: %s", self.write(trainer, pl_module, self.history))
 
 
 def export_weights(checkpoint: Path, path: Path) -> Path:
@@ -156,14 +153,14 @@ def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
     partial.replace(path)
 
 
-def _in_words(row: dict[str, float], max_epochs: int | None, seconds: float) -> str:
+def _in_words(row: dict[str, float], max_epochs: int | None) -> str:
     parts = [f"epoch {int(row['epoch']) + 1}/{max_epochs}"]
     parts += [
         f"{name} {row[key]:.3f}" for name, key in (("loss", "train/loss"), ("val loss", "val/loss")) if key in row
     ]
     if "val/accuracy" in row:
         parts.append(f"val accuracy {100 * row['val/accuracy']:.1f}%")
-    return "  ".join([*parts, f"lr {row['lr']:.1e}", f"{seconds:.0f} s"])
+    return "  ".join([*parts, f"lr {row['lr']:.1e}", f"{row['seconds']:.0f} s"])
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

@@ -121,7 +121,7 @@ def _summary(
         tiles[f"{words} images"] = f"{total:,}"
     tiles["Parameters"] = _in_millions(sum(parameter.numel() for parameter in task.network.parameters()))
     if history.rows:
-        minutes, seconds = divmod(round(history.training_seconds()), 60)
+        minutes, seconds = divmod(round(history.rows[-1]["seconds"]), 60)
         tiles["Training time"] = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     return tiles
 
