@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import yaml
+
 
 def shipped_configs() -> dict[str, Path]:
     """Name (``classification/internimage_t_in1k_224``) and file of every shipped configuration."""
@@ -17,15 +19,26 @@ def find_config(name: str) -> Path:
     """A file, or a shipped configuration by its name, with or without its folder.
 
     Raises:
-        ValueError: neither a file nor one shipped configuration of that name.
+        ValueError: neither a file nor one shipped configuration of that name, or not valid YAML.
     """
     if Path(name).is_file():
-        return Path(name)
+        return _checked(Path(name))
     shipped = shipped_configs()
     found = [path for key, path in shipped.items() if name in (key, Path(key).name, f"{key}.yaml")]
     if len(found) != 1:
         raise ValueError(f"no configuration {name!r}: not a file, and the shipped ones are {', '.join(shipped)}")
     return found[0]
+
+
+def _checked(path: Path) -> Path:
+    # The parser would not name the file.
+    try:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file; give a configuration in YAML") from None
+    return path
 
 
 def resolve_config_names(arguments: Sequence[str]) -> list[str]:

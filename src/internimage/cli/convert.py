@@ -22,6 +22,7 @@ from internimage.model import (
 )
 from internimage.model.checkpoints.convert import to_huggingface, to_official
 from internimage.model.checkpoints.hub import locate
+from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES
 from internimage.structures import LabelMap
 
 Format = Literal["ours", "official", "huggingface"]
@@ -43,14 +44,19 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     found = read_checkpoint(locate(options.source), ema=options.ema)
     config = infer_config(found)
+    if options.in1k_head and config.num_classes != IN22K_CLASSES:
+        raise ValueError(
+            f"--in1k_head needs ImageNet-22k's {IN22K_CLASSES} classes, {found.path} has {config.num_classes}"
+        )
     if options.in1k_head:
-        config = replace(config, num_classes=1000)
+        config = replace(config, num_classes=IN1K_CLASSES)
     if not config.num_classes:
         raise ValueError(f"{found.path} has no classification head; use internimage.load_checkpoint for a backbone")
     model = InternImageClassifier(config)
     report = load_checkpoint(model, found)
     labels = found.card.labels if found.card and not options.in1k_head else None
-    card = Card(config, _labels(options.labels) or labels, found.card.preprocess if found.card else None)
+    labels = labels if options.labels is None else _labels(Path(options.labels), config.num_classes)
+    card = Card(config, labels, found.card.preprocess if found.card else None)
     path = write(model, card, Path(options.output), options.format, options.overwrite)
     print(f"{found.path} ({found.origin}): {report}\nwritten: {path}")
     return 0
@@ -78,8 +84,12 @@ def write(model: InternImageClassifier, card: Card, output: Path, form: Format, 
     return output
 
 
-def _labels(path: str | None) -> LabelMap | None:
-    if path is None:
-        return None
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return LabelMap(tuple(line.strip() for line in lines if line.strip()))
+def _labels(path: Path, num_classes: int) -> LabelMap:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--labels {path} can't be read as text ({error}); give one class name per line") from None
+    labels = LabelMap(tuple(line.strip() for line in lines if line.strip()))
+    if len(labels) != num_classes:
+        raise ValueError(f"--labels {path} has {len(labels)} names for a model of {num_classes} classes")
+    return labels

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from internimage.data import FolderDataset, ImageReadError, export_samples, open_split, read_image
+from internimage.data.class_folders import find_split
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(folder: str) -> int:
     bad: list[ImageReadError] = []
-    for split in ("train", "val"):
+    has_test = find_split(Path(folder), "test") is not None
+    for split in ("train", "val", "test") if has_test else ("train", "val"):
         dataset: FolderDataset = open_split(folder, split, transform=_same)
         counts = Counter(dataset.targets)
         least, most = min(counts.values()), max(counts.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     if status := train.main("test", ["--run", str(run)]):
         return status
     print("\n3/3  predicting on picture files", flush=True)
-    pictures = export_samples(run / "pictures", "test", 20)
     output = run / "predictions"
+    for folder in (run / "pictures", output):
+        shutil.rmtree(folder, ignore_errors=True)
+    pictures = export_samples(run / "pictures", "test", 20)
     weights = str(run / train.WEIGHTS_FILE)
     status = predict.main([*map(str, pictures), "--weights", weights, "--output", str(output)])
     print(f"\n{time.monotonic() - started:.0f} s. Open {run / train.REPORT_FILE} in a browser.")

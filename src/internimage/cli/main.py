@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -22,8 +23,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "demo": ("demo", "train, test and predict on the sample set in a few minutes"),
 }
-_NEEDS_TRAIN = ("lightning", "timm", "torchvision", "torchmetrics", "tensorboard", "matplotlib")
-_EXPECTED = (ValueError, OSError, NotImplementedError)
+_NEEDS_TRAIN = ("lightning", "timm", "torchvision", "torchmetrics", "tensorboard", "matplotlib", "jinja2")
+_EXPECTED = (ValueError, NotImplementedError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS:
         print(f"internimage: unknown command {command!r}\n\n{_usage()}", file=sys.stderr)
         return 2
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("internimage").setLevel(logging.INFO)
+    _log_to_stderr()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file's name need not be valid text: it must not end the program.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _load(command)(rest)
     except KeyboardInterrupt:
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name and error.name.split(".")[0] in _NEEDS_TRAIN:
             return _fail(f"{command} needs {error.name}: pip install 'internimage-torch[train]'", error)
         raise
+    except OSError as error:
+        # Without the number and quotes of Python's own text.
+        plain = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return _fail(plain, error)
     except _EXPECTED as error:
         return _fail(str(error), error)
 
@@ -59,6 +67,18 @@ def _load(command: str) -> Callable[[Sequence[str]], int]:
     if _COMMANDS[command][0] == "train":
         return lambda arguments: module.main(command, arguments)
     return module.main
+
+
+def _log_to_stderr() -> None:
+    """Our own messages, plainly; other libraries keep their warnings to themselves unless they matter."""
+    ours = logging.getLogger("internimage")
+    ours.setLevel(logging.INFO)
+    if not ours.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(handler)
+    # Every retry of a download is announced twice otherwise; the error at the end says it once.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _fail(message: str, error: Exception) -> int:

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ...; the fastest by default")
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
     options = parser.parse_args(list(arguments))
+    if options.top < 1 or options.batch_size < 1:
+        raise ValueError(f"--top and --batch_size must be 1 or more, got {options.top} and {options.batch_size}")
     output = prepare_output(Path(options.output), options.overwrite)
     paths = find_images(options.images)
     classifier = Classifier(options.weights, device=options.device)
@@ -66,8 +68,10 @@ def write_predictions(results: Sequence[Classification], output: Path, top: int,
         {"image": result.source, "top": [{"label": name, "score": round(score, 6)} for name, score in result.top(top)]}
         for result in results
     ]
-    (output / _FILES[0]).write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with (output / _FILES[1]).open("w", newline="", encoding="utf-8") as file:
+    # A file's name need not be valid text; JSON reads the escape back as the same name.
+    text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    (output / _FILES[0]).write_text(text, encoding="utf-8", errors="backslashreplace")
+    with (output / _FILES[1]).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "score"])
         writer.writerows([result.source, result.label, f"{result.score:.6f}"] for result in results)

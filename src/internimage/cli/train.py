@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.cli.configs import resolve_config_names
+from internimage.cli.run_folder import CHECKPOINTS, CONFIG_FILE, LOGS, METRICS_FILE, check_folder, clear_folder
+from internimage.data import ImageReadError
 from internimage.tasks import BaseTask, ClassificationData, ClassificationTask
-from internimage.tasks.callbacks import BEST, LAST, WEIGHTS_FILE, ExportWeights, History, Report, SaveOnInterrupt
+from internimage.tasks.callbacks import History, Report
+from internimage.tasks.checkpoints import (
+    BEST,
+    LAST,
+    WEIGHTS_FILE,
+    BestState,
+    ExportWeights,
+    LastState,
+    MovingAverage,
+)
 from internimage.tasks.classification_report import REPORT_FILE, ClassificationReport
 
 log = logging.getLogger(__name__)
-CONFIG_FILE = "config.yaml"
 COMMANDS = {
     "fit": "Train; everything the run makes goes into one folder.",
     "validate": "Measure a run's best weights on its validation images.",
@@ -46,7 +59,12 @@ class TrainingCLI(LightningCLI):
             run=False,
             args=list(arguments),
             seed_everything_default=0,
-            parser_kwargs={"prog": f"internimage {command}", "description": COMMANDS[command]},
+            # Errors then come as exceptions, without fifty lines of usage.
+            parser_kwargs={
+                "prog": f"internimage {command}",
+                "description": COMMANDS[command],
+                "exit_on_error": False,
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -63,14 +81,35 @@ class TrainingCLI(LightningCLI):
         """Where this run's files go."""
         return Path(self.config["run"])
 
+    @property
+    def state(self) -> Path | None:
+        """The checkpoint that this command starts from, if there is one."""
+        path = self.run_folder / CHECKPOINTS / (LAST if self.command == "fit" else BEST)
+        return path if path.is_file() and (self.command != "fit" or self.config["resume"]) else None
+
     def before_instantiate_classes(self) -> None:
-        """Look at the folder before anything is built, and keep the configuration in it."""
-        if self.command != "fit":
-            return
-        prepare_folder(self.run_folder, resume=self.config["resume"], overwrite=self.config["overwrite"])
-        config = self.config.clone()
-        config["resume"] = config["overwrite"] = False
-        self.parser.save(config, str(self.run_folder / CONFIG_FILE), overwrite=True, skip_none=False)
+        """Look at the folder before anything is built, and fetch no weights that a checkpoint replaces."""
+        if self.command == "fit":
+            # Of several processes, the first one alone prepares the folder.
+            check = rank_zero_only(check_folder)
+            check(self.run_folder, resume=self.config["resume"], overwrite=self.config["overwrite"])
+        self._typed = self.config.clone()
+        if self.state is not None and "model.init_args.pretrained" in self.config:
+            self.config["model.init_args.pretrained"] = False
+
+    def after_instantiate_classes(self) -> None:
+        """Everything is built: only now replace an older run, and keep the configuration."""
+        if self.command == "fit":
+            self.datamodule.setup("fit")
+            self._claim_folder()
+
+    @rank_zero_only
+    def _claim_folder(self) -> None:
+        if not self.config["resume"]:
+            clear_folder(self.run_folder)
+        self._typed["resume"] = self._typed["overwrite"] = False
+        target = str(self.run_folder / CONFIG_FILE)
+        self.parser.save(self._typed, target, overwrite=True, skip_none=False, multifile=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Checkpoints, metrics, TensorBoard and the page all go to the run's folder."""
@@ -78,7 +117,7 @@ class TrainingCLI(LightningCLI):
         own = trainer["callbacks"] or []
         kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), *self._callbacks()]
         if self.command == "fit":
-            kwargs["logger"] = TensorBoardLogger(self.run_folder, name="", version="tensorboard")
+            kwargs["logger"] = TensorBoardLogger(self.run_folder, name="", version=LOGS)
         else:
             kwargs["logger"] = False
         kwargs["default_root_dir"] = str(self.run_folder)
@@ -89,91 +128,118 @@ class TrainingCLI(LightningCLI):
 
     def _callbacks(self) -> list[Callback]:
         run = self.run_folder
-        history = History(run / "metrics.csv")
+        history = History(run / METRICS_FILE)
         report = Report(ClassificationReport(run), history)
         if self.command != "fit":
             history.read()
             return [report]
-        keeper = ModelCheckpoint(
-            run / "checkpoints",
-            filename=Path(BEST).stem,
-            monitor="val/accuracy",
-            mode="max",
-            save_last=True,
-            enable_version_counter=False,
-        )
-        decay = self.config["ema"]
-        average = None if decay is None else EMAWeightAveraging(decay=decay)
-        rescue = SaveOnInterrupt(run / "checkpoints" / LAST, average)
-        ours = [rescue, history, LearningRateMonitor("step"), keeper, ExportWeights(run / WEIGHTS_FILE), report]
-        return ours if average is None else [average, *ours]
+        states = run / CHECKPOINTS
+        average = [] if self.config["ema"] is None else [MovingAverage(self.config["ema"])]
+        return [
+            # The first to hear of an interruption, so that the weights are back when they are saved.
+            *average,
+            history,
+            LearningRateMonitor("step"),
+            BestState(states / BEST, monitor="val/accuracy"),
+            LastState(states / LAST),
+            ExportWeights(states, run / WEIGHTS_FILE),
+            report,
+        ]
 
 
 def main(command: str, arguments: Sequence[str]) -> int:
     """Run one of `COMMANDS`; returns the exit status."""
     _quieten()
-    cli = TrainingCLI(command, complete(list(arguments)))
-    checkpoints = cli.run_folder / "checkpoints"
-    if command == "fit":
-        return _fit(cli, checkpoints)
-    best = checkpoints / BEST
-    run = cli.trainer.test if command == "test" else cli.trainer.validate
-    if not best.is_file():
-        log.warning("%s is not there: the model is measured as it was built", best)
-    cli.run_folder.mkdir(parents=True, exist_ok=True)
-    found = str(best) if best.is_file() else None
-    results = run(cli.model, cli.datamodule, ckpt_path=found, weights_only=True, verbose=False)
-    for name, value in sorted(results[0].items()):
-        print(f"{name:<22} {value:.4f}")
-    print(f"report: {cli.run_folder / REPORT_FILE}")
-    return 0
-
-
-def _fit(cli: TrainingCLI, checkpoints: Path) -> int:
-    last = str(checkpoints / LAST) if cli.config["resume"] else None
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last, weights_only=True)
-    except SystemExit:
-        # Lightning leaves this way after Ctrl-C, when everything is saved and closed.
-        if not (checkpoints / LAST).is_file():
+        cli = TrainingCLI(command, complete(command, list(arguments)))
+        return _fit(cli) if command == "fit" else _measure(cli)
+    except (ArgumentError, MisconfigurationException, ValueError) as error:
+        raise _in_short(error) from error
+
+
+def _fit(cli: TrainingCLI) -> int:
+    state = None if cli.state is None else str(cli.state)
+    if not _run(lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)):
+        if not (cli.run_folder / CHECKPOINTS / LAST).is_file():
             print("stopped before the first step: nothing to resume", file=sys.stderr)
         else:
-            print(f"stopped; go on with: internimage fit --run {cli.run_folder} --resume", file=sys.stderr)
+            again = shlex.join(["internimage", "fit", "--run", str(cli.run_folder), "--resume"])
+            print(f"stopped; go on with: {again}", file=sys.stderr)
         return 130
-    print(f"weights: {cli.run_folder / WEIGHTS_FILE}\nreport:  {cli.run_folder / REPORT_FILE}")
+    for what, name in (("weights:", WEIGHTS_FILE), ("report: ", REPORT_FILE)):
+        if cli.trainer.is_global_zero and (cli.run_folder / name).is_file():
+            print(what, cli.run_folder / name)
     return 0
 
 
-def complete(arguments: list[str]) -> list[str]:
-    """Fill in what the arguments imply: a shipped configuration's path, a run's own configuration, a run's folder."""
+def _measure(cli: TrainingCLI) -> int:
+    run = cli.trainer.test if cli.command == "test" else cli.trainer.validate
+    if cli.state is None:
+        log.warning("%s has no %s/%s: the model is measured as it was built", cli.run_folder, CHECKPOINTS, BEST)
+    state = None if cli.state is None else str(cli.state)
+    cli.run_folder.mkdir(parents=True, exist_ok=True)
+    results: list[Any] = []
+    if not _run(
+        lambda: results.extend(
+            run(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True, verbose=False)
+        )
+    ):
+        print("stopped", file=sys.stderr)
+        return 130
+    if cli.trainer.is_global_zero:
+        for name, value in sorted(results[0].items()):
+            print(f"{name:<22} {value:.4f}")
+        print(f"report: {cli.run_folder / REPORT_FILE}")
+    return 0
+
+
+def _run(work: Callable[[], None]) -> bool:
+    """False if Ctrl-C or a termination signal stopped the work."""
+    try:
+        work()
+    except SystemExit:
+        # Lightning leaves this way when everything is saved and closed.
+        return False
+    return True
+
+
+def _in_short(error: Exception) -> Exception:
+    """The one thing that matters in the parser's, Lightning's and a worker's long messages."""
+    message = str(error)
+    if message.startswith("Does not validate") and isinstance(error.__cause__, Exception):
+        return error.__cause__
+    if isinstance(error, ImageReadError):
+        # A worker process sends its whole traceback; the message is its last line.
+        reason = message.strip().splitlines()[-1].removeprefix(f"{ImageReadError.__module__}.ImageReadError: ")
+        return ValueError(f"{reason}; `internimage data check FOLDER` finds all such images")
+    if isinstance(error, ArgumentError):
+        lines = [line.strip(" -") for line in message.splitlines()]
+        noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
+        message = ": ".join(line.rstrip(":") for line in lines if line and not line.startswith(noise))
+        if "required: " in message:
+            message += "; begin with a recipe, such as --config smoke/classification"
+        return ValueError(message)
+    return error if isinstance(error, ValueError) else ValueError(message.strip())
+
+
+def complete(command: str, arguments: list[str]) -> list[str]:
+    """Fill in what the arguments imply: a shipped configuration's path, a run's own configuration, a run's folder.
+
+    Raises:
+        ValueError: no such configuration, or there is no run where one is needed.
+    """
     arguments = resolve_config_names(arguments)
-    run, config = _value(arguments, "--run"), _value(arguments, "--config")
-    if run is not None and config is None and (Path(run) / CONFIG_FILE).is_file():
-        # The folder may have moved since: what was typed wins over what the configuration says.
-        return ["--config", str(Path(run) / CONFIG_FILE), *arguments]
+    run, config = _value(arguments, "--run"), _value(arguments, "--config") or _value(arguments, "-c")
+    if run is not None and config is None:
+        own = Path(run) / CONFIG_FILE
+        if own.is_file():
+            # The folder may have moved since: what was typed wins over what the configuration says.
+            return ["--config", str(own), *arguments]
+        if "--resume" in arguments or (command != "fit" and not any(text.startswith("--model") for text in arguments)):
+            raise ValueError(f"{run} holds no run: there is no {CONFIG_FILE} in it; give the folder of a run")
     if run is None and config is not None and Path(config).name != CONFIG_FILE:
         return [*arguments, "--run", f"runs/{Path(config).stem}"]
     return arguments
-
-
-def prepare_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the run's folder; never start anew over a run unless asked to.
-
-    Raises:
-        ValueError: the folder holds a run already, or there is nothing to resume.
-    """
-    holds_run = (run / CONFIG_FILE).exists() or (run / "checkpoints").exists()
-    if resume:
-        if not (run / "checkpoints" / LAST).is_file():
-            raise ValueError(f"{run} has no checkpoints/{LAST}: there is nothing to resume; leave out --resume")
-        return
-    if holds_run and overwrite:
-        shutil.rmtree(run)
-    elif holds_run:
-        raise ValueError(f"{run} holds a run already; choose another --run, go on with --resume, or pass --overwrite")
-    elif run.is_dir() and any(run.iterdir()):
-        raise ValueError(f"{run} holds other files; choose an empty or a new folder for --run")
-    run.mkdir(parents=True, exist_ok=True)
 
 
 def _value(arguments: Sequence[str], name: str) -> str | None:
@@ -196,6 +262,8 @@ def _quieten() -> None:
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*TypedStorage is deprecated.*",
+        ".*resuming from a checkpoint that ended before the epoch ended.*",
+        ".*could not find the monitored key in the returned metrics.*",
         ".*when using `ckpt_path`, callbacks used to create the checkpoint.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -25,17 +25,25 @@ def load_classifier(source: str | Path, *, ema: bool | None = None) -> tuple[Int
         ema: True for the moving average, False for the raw weights, None for the file's main entry.
 
     Raises:
-        ValueError: no classifier's weights, or no known architecture.
+        ValueError: no classifier's weights, no known architecture, or a description that contradicts the weights.
     """
     found = read_checkpoint(locate(source), ema=ema)
     config = infer_config(found)
-    if not config.num_classes:
+    # A backbone's description may still speak of the classes it was configured for.
+    if not config.num_classes or "head.fc.weight" not in found.state:
         raise ValueError(f"{found.path} is a backbone without a classification head: it can't name classes")
     model = InternImageClassifier(config)
     load_checkpoint(model, found)
     card = found.card or Card(config)
     labels = card.labels or imagenet_labels(config.num_classes) or LabelMap.numbered(config.num_classes)
     preprocess = card.preprocess or Preprocess(size=_published_size(source, found.path))
+    if len(labels) != config.num_classes:
+        raise ValueError(f"{found.path} names {len(labels)} classes, but its network has {config.num_classes} outputs")
+    if preprocess.in_chans != config.in_chans:
+        raise ValueError(
+            f"{found.path} takes images of {config.in_chans} channels and does not say how they are prepared; "
+            "save it again with save_checkpoint(..., preprocess=...)"
+        )
     return model.eval(), Card(config, labels, preprocess)
 
 

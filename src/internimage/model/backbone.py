@@ -103,7 +103,7 @@ class InternImage(nn.Module):
     >>> import torch
     >>> model = InternImage(InternImageConfig.from_variant("femto"))
     >>> [tuple(map.shape) for map in model(torch.zeros(1, 3, 64, 40))]
-    [(1, 16, 16, 10), (1, 32, 8, 5), (1, 64, 4, 3), (1, 128, 2, 2)]
+    [(1, 24, 16, 10), (1, 48, 8, 5), (1, 96, 4, 3), (1, 192, 2, 2)]
     """
 
     def __init__(self, config: InternImageConfig) -> None:

@@ -49,7 +49,7 @@ def create_model(
     torch.Size([1, 10])
     >>> maps = create_model("internimage_femto", features_only=True)(torch.zeros(1, 3, 64, 64))
     >>> [map.shape[1] for map in maps]
-    [16, 32, 64, 128]
+    [24, 48, 96, 192]
     """
     config, weights = _named(name_or_config)
     if num_classes is not None:

@@ -11,7 +11,7 @@ PREFIX = "internimage_"
 # C1, C' (channels per group), L1 = L2 = L4, L3. G alone leaves the pattern: its depths are given in full.
 _STACKED: dict[str, tuple[int, int, int, int]] = {
     # Ours, after the paper's stacking rules; not in the paper, no released weights.
-    "femto": (16, 16, 2, 4),
+    "femto": (24, 24, 1, 2),
     "pico": (32, 16, 1, 3),
     "nano": (32, 16, 3, 9),
     # Table 1, arXiv:2211.05778; H and G from the released configurations (classification/configs, 31c962d).

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from internimage.model.checkpoints.files import CARD_KEY, Card
+from internimage.model import Card
+from internimage.model.checkpoints.files import CARD_KEY
+from internimage.model.variants import describe_variant
+from internimage.structures import LabelMap
 from internimage.training import WarmupCosine, param_groups
+
+# What may differ between the parts of one training: none of it changes a weight's meaning.
+_FREE = {"num_classes", "drop_rate", "drop_path_rate", "drop_path_schedule", "gradient_checkpointing"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ class BaseTask(LightningModule):
         """Make every training checkpoint a file that can predict."""
         checkpoint[CARD_KEY] = self.card().to_dict()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a state of other classes or another network, in words."""
+        if CARD_KEY in checkpoint:
+            check_same(Card.from_dict(checkpoint[CARD_KEY]), self.card(), str(self.trainer.ckpt_path))
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over `param_groups`, a step-wise `WarmupCosine`."""
         s = self.optimizer_settings
@@ -80,18 +92,63 @@ class BaseTask(LightningModule):
             offset_lr_scale=s.offset_lr_scale,
         )
         optimizer = torch.optim.AdamW(groups, lr=s.lr * scale, betas=s.betas, eps=s.eps)
-        steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
-        if not 0 <= s.warmup_epochs < max(epochs, 1):
-            raise ValueError(
-                f"optimizer.warmup_epochs must be less than trainer.max_epochs, got {s.warmup_epochs} of {epochs}"
-            )
-        warmup = int(steps * s.warmup_epochs / epochs)
+        steps, warmup = self._steps()
         schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
+
+    def _steps(self) -> tuple[int, int]:
+        """Optimizer steps of the whole training and of its warm-up."""
+        trainer, epochs = self.trainer, self.optimizer_settings.warmup_epochs
+        trainer.fit_loop.setup_data()
+        total = trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ValueError("the training would never end; set trainer.max_epochs or trainer.max_steps")
+        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        # A trial of a few steps has no room for a warm-up.
+        if getattr(trainer, "fast_dev_run", False):
+            return int(total), 0
+        if not 0 <= epochs * per_epoch < total:
+            all_epochs = f"{total / per_epoch:g}" if per_epoch else "no"
+            raise ValueError(
+                f"optimizer.warmup_epochs must be less than the training's {all_epochs} epochs, got {epochs:g}"
+            )
+        return int(total), int(epochs * per_epoch)
 
     def _images_per_step(self) -> int:
         batch_size = int(getattr(getattr(self.trainer, "datamodule", None), "batch_size", 0))
         if not batch_size:
             raise ValueError("lr_batch_size needs data with a batch_size; set optimizer.lr_batch_size to null")
         return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+
+def check_same(theirs: Card, mine: Card, path: str) -> None:
+    """Raise ``ValueError`` in words if a checkpoint's weights mean something else in this task's network.
+
+    Args:
+        theirs: of the checkpoint.
+        mine: of the task.
+        path: the checkpoint.
+    """
+    if theirs.labels != mine.labels:
+        raise ValueError(
+            f"{path} was trained for {_in_words(theirs.labels)}, but the data has {_in_words(mine.labels)}; "
+            "give the data it was trained on, or train another run"
+        )
+    for name in ("channels", "depths", "groups"):
+        if getattr(theirs.config, name) != getattr(mine.config, name):
+            raise ValueError(
+                f"{path} holds {describe_variant(theirs.config)}, but the run's settings say "
+                f"{describe_variant(mine.config)}; set model.init_args.model as it was"
+            )
+    names = [field.name for field in fields(theirs.config) if field.name not in _FREE]
+    differing = [name for name in names if getattr(theirs.config, name) != getattr(mine.config, name)]
+    if differing:
+        pairs = [f"{name}={getattr(theirs.config, name)!r}, not {getattr(mine.config, name)!r}" for name in differing]
+        raise ValueError(f"{path} was trained with {'; '.join(pairs)}; set model.init_args.model_options as they were")
+
+
+def _in_words(labels: LabelMap | None) -> str:
+    if labels is None:
+        return "no named classes"
+    names = ", ".join(labels.names[:5]) + (", ..." if len(labels) > 5 else "")
+    return f"{len(labels)} classes ({names})"

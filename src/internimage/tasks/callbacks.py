@@ -1,4 +1,4 @@
-"""What a training run leaves behind for people: metrics, curves, pictures, a page, and a weight file that predicts."""
+"""What a training run leaves behind for people: metrics, curves, pictures and a page."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-
-from internimage.model import create_model, load_checkpoint, read_checkpoint, save_checkpoint
+from torch import Tensor
 
 log = logging.getLogger(__name__)
-WEIGHTS_FILE = "model.safetensors"
-LAST, BEST = "last.ckpt", "best.ckpt"
+_MEASURED = ("val/loss", "val/accuracy", "val/accuracy_top5")
 
 
 class History(Callback):
-    """One row per validated epoch in ``metrics.csv``; a resumed run goes on with the rows of its checkpoint.
+    """One row per epoch in ``metrics.csv``; a resumed run goes on with the rows of its checkpoint.
 
     Args:
         path: the CSV file.
@@ -31,26 +28,52 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
         self._started = time.monotonic()
+        # Of the epoch so far: the sum of the batches' losses, their number, and what validation measured.
+        self._loss: Tensor | float = 0.0
+        self._batches = 0
+        self._measured: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into every checkpoint."""
-        return {"rows": self.rows, "seconds": self.seconds + time.monotonic() - self._started}
+        seconds = self.seconds + time.monotonic() - self._started
+        epoch = {"loss": float(self._loss), "batches": self._batches, "measured": self._measured}
+        return {"rows": self.rows, "seconds": seconds, **epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Comes from the checkpoint that training resumes."""
         self.rows, self.seconds = list(state_dict["rows"]), float(state_dict["seconds"])
+        self._loss, self._batches = float(state_dict["loss"]), int(state_dict["batches"])
+        self._measured = dict(state_dict["measured"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started = time.monotonic()
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a row; where a training resumes in the middle of an epoch, this is not called."""
+        self._loss, self._batches, self._measured = 0.0, 0, {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the batch's loss, which Lightning has divided by the batches of a step."""
+        if outputs is not None:
+            self._loss = self._loss + outputs["loss"].detach() * trainer.accumulate_grad_batches
+            self._batches += 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what was measured for the epoch's row."""
+        if not trainer.sanity_checking:
+            metrics = trainer.callback_metrics
+            self._measured = {key: float(metrics[key]) for key in _MEASURED if key in metrics}
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the epoch's numbers and write them all."""
         row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
         row["lr"] = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
-        wanted = ("train/loss_epoch", "val/loss", "val/accuracy", "val/accuracy_top5")
-        values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in wanted}
-        row |= {key.removesuffix("_epoch"): value for key, value in values.items()}
+        if self._batches:
+            row["train/loss"] = float(self._loss) / self._batches
+        row |= self._measured
         row["seconds"] = round(self.seconds + time.monotonic() - self._started, 1)
         self.rows = [*(old for old in self.rows if old["epoch"] < row["epoch"]), row]
         if trainer.is_global_zero:
@@ -60,46 +83,6 @@ class History(Callback):
     def read(self) -> None:
         """Take the rows of an earlier training, to show them again."""
         self.rows = read_rows(self.path)
-
-
-class SaveOnInterrupt(Callback):
-    """On Ctrl-C or an error, save the state as ``last.ckpt``, so that the run can be resumed from there.
-
-    Args:
-        path: the checkpoint.
-        average: the callback that keeps the moving average, or None.
-    """
-
-    def __init__(self, path: Path, average: Callback | None) -> None:
-        self.path = path
-        self.average = average
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save; during validation the moving average stands in for the weights and goes back first."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.global_step == 0:
-            return
-        if trainer.validating and self.average is not None:
-            self.average.on_validation_epoch_end(trainer, pl_module)
-        trainer.save_checkpoint(self.path)
-
-
-class ExportWeights(Callback):
-    """After training, write the best checkpoint's weights as a file that predicts on its own.
-
-    Args:
-        path: the ``.safetensors`` file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the best checkpoint (the moving average where there is one) and save its network."""
-        keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
-        source = Path(keeper.best_model_path) if keeper and keeper.best_model_path else None
-        if source is None or not source.is_file() or not trainer.is_global_zero:
-            return
-        export_weights(source, self.path)
 
 
 class Report(Callback):
@@ -113,10 +96,16 @@ class Report(Callback):
     def __init__(self, write: Callable[[Trainer, LightningModule, History], Path], history: History) -> None:
         self.write = write
         self.history = history
+        self._trained = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is something to report."""
+        self._trained = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After training: with the validation images."""
-        self._write(trainer, pl_module)
+        """After training, with the validation images; a finished run that is resumed keeps its page."""
+        if self._trained:
+            self._write(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After a validation of its own, not one within training."""
@@ -130,16 +119,6 @@ class Report(Callback):
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             log.debug("report: %s", self.write(trainer, pl_module, self.history))
-
-
-def export_weights(checkpoint: Path, path: Path) -> Path:
-    """The network of a training checkpoint as ``path`` (``.safetensors``) and its description beside it."""
-    found = read_checkpoint(checkpoint)
-    if found.card is None:
-        raise ValueError(f"{checkpoint} does not say what it holds; it was not written by this package's training")
-    model = create_model(found.card.config)
-    load_checkpoint(model, found)
-    return save_checkpoint(model, path, labels=found.card.labels, preprocess=found.card.preprocess, overwrite=True)  # pyright: ignore[reportArgumentType]
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:

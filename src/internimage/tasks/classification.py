@@ -50,7 +50,9 @@ class ClassificationTask(BaseTask):
         self.top1 = MulticlassAccuracy(classes, average="micro")
         self.top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.confusion = MulticlassConfusionMatrix(classes)
-        # Of the last evaluation, per image in order: confidence, predicted class, true class.
+        # Of the last evaluation: the confusions over all processes, and per image of this process, in order:
+        # confidence, predicted class, true class.
+        self._counts = torch.zeros(classes, classes, dtype=torch.int64)
         self._outcomes: list[Tensor] = []
 
     def card(self) -> Card:
@@ -85,13 +87,26 @@ class ClassificationTask(BaseTask):
         """Count confusions anew."""
         self._forget()
 
+    def on_validation_epoch_end(self) -> None:
+        """Gather the confusions of all processes; a trial run before training leaves nothing."""
+        self._forget() if self.trainer.sanity_checking else self._gather()
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the confusions of all processes."""
+        self._gather()
+
     def _forget(self) -> None:
         self.confusion.reset()
+        self._counts = torch.zeros_like(self._counts)
         self._outcomes.clear()
+
+    def _gather(self) -> None:
+        # Here every process takes part; the report is written by one alone.
+        self._counts = cast(Tensor, self.confusion.compute()).cpu()
 
     def confusion_counts(self) -> Tensor:
         """Rows are the true classes, columns the predictions, of the last evaluation."""
-        return cast(Tensor, self.confusion.compute()).cpu()
+        return self._counts
 
     def confident_mistakes(self, count: int) -> list[int]:
         """Indices, in this process's share of the data, of the wrong predictions with the highest confidence."""

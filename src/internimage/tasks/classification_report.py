@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,8 @@ from PIL import Image
 
 from internimage.data import denormalize
 from internimage.structures import Classification
-from internimage.tasks.callbacks import BEST, LAST, WEIGHTS_FILE, History
+from internimage.tasks.callbacks import History
+from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
 from internimage.tasks.classification import ClassificationTask
 from internimage.tasks.datamodules import ClassificationData, Split
 from internimage.visualization.classification import confusion_matrix_figure, curves_figure, draw_predictions
@@ -69,7 +71,7 @@ class ClassificationReport:
         if history.rows:
             caption = "Loss, accuracy and learning rate over the epochs; training loss includes augmentation."
             pictures["curves"] = Picture("Training", caption, curves_figure(history.rows))
-        total = int(matrix.sum())
+        total = min(int(matrix.sum()), len(cast(Any, data.dataset(split))))
         if total:
             evenly = [int(index) for index in np.linspace(0, total - 1, min(_EXAMPLES, total))]
             sheet = _sheet(task, data, split, evenly)
@@ -84,7 +86,7 @@ class ClassificationReport:
         return pictures
 
     def _commands(self) -> list[tuple[str, str]]:
-        run = self.run.as_posix()
+        run = shlex.quote(self.run.as_posix())
         return [
             ("Name what is in your own images", f"internimage predict IMAGES --weights {run} --output predictions"),
             ("Measure on the test images again", f"internimage test --run {run}"),
@@ -150,7 +152,8 @@ def _sheet(task: ClassificationTask, data: ClassificationData, split: Split, ind
     inputs, targets = zip(*(dataset[index] for index in indices), strict=True)
     task.network.eval()
     with torch.inference_mode():
-        probabilities = task.network(torch.stack(inputs).to(task.device)).float().softmax(-1).cpu().tolist()
+        image_NCHW = torch.stack(inputs).to(next(task.network.parameters()))
+        probabilities = task.network(image_NCHW).float().softmax(-1).cpu().tolist()
     results = [Classification(tuple(row), task.labels) for row in probabilities]
     pictures = [denormalize(tensor, data.preprocess) for tensor in inputs]
     columns = min(_COLUMNS, len(indices))

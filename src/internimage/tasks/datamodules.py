@@ -95,10 +95,17 @@ class ClassificationData(LightningDataModule):
             seed=self.seed,
         )
 
+    def setup(self, stage: str) -> None:
+        """Find the images of a stage, so that what is wrong with the folder shows before anything is computed."""
+        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in splits.get(stage, ()):
+            self.dataset(split)
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
         dataset: Any = self.dataset("train")
-        return self._loader(dataset, shuffle=True, drop_last=len(dataset) >= self.batch_size)
+        processes = self.trainer.world_size if self.trainer else 1
+        return self._loader(dataset, shuffle=True, drop_last=len(dataset) // processes >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation images in order."""

@@ -33,7 +33,7 @@ class WarmupCosine:
     min_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.total_steps < 1 or not 0 <= self.warmup_steps < max(self.total_steps, 2):
+        if self.total_steps < 1 or not 0 <= self.warmup_steps < self.total_steps:
             raise ValueError(
                 f"the warm-up must be shorter than the training, got {self.warmup_steps} of {self.total_steps} steps"
             )

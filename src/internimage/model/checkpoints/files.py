@@ -217,7 +217,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Any], Card | None]:
         with torch.serialization.safe_globals(cast(Any, allowed)):
             contents: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        culprit = re.search(r"GLOBAL (\w[\w.]*)|unrecognized function (.+)", str(error))
+        culprit = re.search(r"GLOBAL (\S*\w) (?:was|whose)|unrecognized function (.+)", str(error))
         what = next(filter(None, culprit.groups()), None) if culprit else None
         if what:
             raise ValueError(f"{path} is refused: loading it would run {what}; {_ADVICE}") from None

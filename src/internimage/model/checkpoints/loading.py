@@ -82,7 +82,7 @@ def load_checkpoint(
     own = model.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
         raise ValueError('the model is on the meta device and can hold no weights; call model.to_empty(device="cpu")')
-    missing = tuple(key for key in own if key not in state and not (reset_head and f"{key}" in _FC))
+    missing = tuple(key for key in own if key not in state and not (reset_head and key in _FC))
     unexpected = tuple(key for key in state if key not in own)
     if isinstance(model, InternImageClassifier) and all(key.startswith("head.") for key in missing):
         # Detectors and segmenters are published without a classification head.
@@ -229,9 +229,10 @@ def _adapt_input(state: dict[str, Tensor], in_chans: int) -> list[str]:
     if in_chans == 1:
         state[_STEM_IN] = weight.sum(1, keepdim=True)
     else:
-        # Channels repeat, scaled so that an image of equal channels gives what it gave.
+        # Channels repeat and share their weights, so that an image of equal channels gives what it gave.
         index = torch.arange(in_chans) % theirs
-        state[_STEM_IN] = weight[:, index] * (theirs / in_chans)
+        share = torch.bincount(index)[index] * min(1.0, in_chans / theirs)
+        state[_STEM_IN] = weight[:, index] / share.view(-1, 1, 1)
     return [f"the first convolution was adapted from {theirs} to {in_chans} channels"]
 
 

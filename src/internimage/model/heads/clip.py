@@ -5,6 +5,7 @@ Shape legend: N batch, T tokens (positions of stage 3), C channels.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,7 +56,9 @@ class ClipHead(nn.Module):
         """The four maps to (N, num_classes), or to the pooled (N, 768)."""
         stage3_NCHW = self.proj3(to_nchw(maps_NHWC[2]))
         stage4_NCHW = F.pixel_shuffle(self.proj4(to_nchw(maps_NHWC[3])), 2)
-        height, width = stage3_NCHW.shape[2:]
-        tokens_NTC = (stage4_NCHW[:, :, :height, :width] + stage3_NCHW).flatten(2).transpose(1, 2)
+        # Slices would tie torch.export and torch.compile to even sizes or to odd ones.
+        rows, columns = (torch.arange(size, device=stage3_NCHW.device) for size in stage3_NCHW.shape[2:])
+        stage4_NCHW = stage4_NCHW.index_select(2, rows).index_select(3, columns)
+        tokens_NTC = (stage4_NCHW + stage3_NCHW).flatten(2).transpose(1, 2)
         pooled_NC = self.norm(self.pool(tokens_NTC))
         return pooled_NC if pre_logits else self.fc(pooled_NC)

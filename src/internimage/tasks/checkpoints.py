@@ -1,0 +1,155 @@
+"""The states that training resumes and predicts from: best, last, interrupted, averaged, and the exported weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from internimage.model import create_model, load_checkpoint, read_checkpoint, save_checkpoint
+
+WEIGHTS_FILE = "model.safetensors"
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+class MovingAverage(EMAWeightAveraging):
+    """An exponential moving average of the weights, which validation measures and checkpoints hold as the main entry.
+
+    Args:
+        decay: share of the old average that each step keeps, in [0, 1).
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema must be a decay in [0, 1), such as 0.999, got {decay}")
+        super().__init__(decay=decay)
+        self._stands_in = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The average stands in for the weights."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._stands_in = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The weights come back."""
+        if self._stands_in:
+            self._stands_in = False
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The weights come back before anyone saves them."""
+        self.on_validation_epoch_end(trainer, pl_module)
+
+
+class BestState(ModelCheckpoint):
+    """The complete state after the epoch with the highest value, in a folder that may move before it is resumed.
+
+    Args:
+        path: the checkpoint.
+        monitor: name of the value.
+    """
+
+    def __init__(self, path: Path, monitor: str) -> None:
+        super().__init__(
+            path.parent,
+            filename=path.stem,
+            monitor=monitor,
+            mode="max",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning would forget the best value in a folder that moved."""
+        folder = Path(str(self.dirpath))
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: str(folder / Path(state_dict[key]).name) if state_dict[key] else "" for key in paths}
+        models = {str(folder / Path(key).name): value for key, value in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": models, "dirpath": self.dirpath})
+
+
+class LastState(Checkpoint):
+    """The complete state after every epoch, and in the middle of one on Ctrl-C or an error: what `--resume` takes.
+
+    Put it after `BestState`, whose memory it holds.
+
+    Args:
+        path: the checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # The optimizer step of the state on disk; None outside training.
+        self._step: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed state is on disk; a new training has nothing to save before its first step."""
+        self._step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        if not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.path)
+            self._step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on the moving average replaces the weights: no state to resume."""
+        self._step = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, unless nothing was learned since, or other processes don't know of the error and would not join in."""
+        everywhere = isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.world_size == 1
+        if self._step not in (None, trainer.global_step) and everywhere:
+            _begin_validation_anew(trainer)
+            trainer.save_checkpoint(self.path)
+
+
+def _begin_validation_anew(trainer: Trainer) -> None:
+    """Resumed after an epoch's last step, Lightning would validate the remaining images only, or none of them."""
+    loop = trainer.fit_loop.epoch_loop
+    batches: Any = loop.batch_progress
+    epochs: Any = trainer.fit_loop.epoch_progress
+    is_ending = epochs.current.processed > epochs.current.completed
+    is_trained = batches.is_last_batch and batches.current.processed == batches.current.ready
+    if not (trainer.validating or is_ending or is_trained):
+        return
+    uncounted = batches.current.processed - batches.current.completed
+    for epoch, batch in ((epochs.current, batches.current), (epochs.total, batches.total)):
+        epoch.processed -= int(is_ending)
+        batch.completed += uncounted
+    validation = loop.val_loop.batch_progress
+    validation.reset()
+    validation.increment_ready()
+    validation.increment_started()
+
+
+class ExportWeights(Callback):
+    """After training, write the best checkpoint's weights as a file that predicts on its own.
+
+    Args:
+        folder: the checkpoints; where nothing was validated and none is best, the last one is taken.
+        path: the ``.safetensors`` file.
+    """
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.folder = folder
+        self.path = path
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the checkpoint (the moving average where there is one) and save its network."""
+        found = [self.folder / name for name in (BEST, LAST) if (self.folder / name).is_file()]
+        if found and trainer.is_global_zero:
+            export_weights(found[0], self.path)
+
+
+def export_weights(checkpoint: Path, path: Path) -> Path:
+    """The network of a training checkpoint as ``path`` (``.safetensors``) and its description beside it."""
+    found = read_checkpoint(checkpoint)
+    if found.card is None:
+        raise ValueError(f"{checkpoint} does not say what it holds; it was not written by this package's training")
+    model = create_model(found.card.config)
+    load_checkpoint(model, found)
+    return save_checkpoint(model, path, labels=found.card.labels, preprocess=found.card.preprocess, overwrite=True)

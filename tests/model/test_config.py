@@ -1,0 +1,244 @@
+"""The configuration: official arguments in every spelling, the paper's rules, and everything that is no network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from internimage import InternImageConfig, create_model, list_models
+from internimage.model.variants import describe_variant
+
+STAGES = {"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32]}
+# The constructor's arguments of the seven published networks, as their configurations give them.
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "t": {"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32], "offset_scale": 1.0},
+    "s": {"channels": 80, "depths": [4, 4, 21, 4], "groups": [5, 10, 20, 40], "layer_scale": 1e-5, "post_norm": True},
+    "b": {"channels": 112, "depths": [4, 4, 21, 4], "groups": [7, 14, 28, 56], "layer_scale": 1e-5, "post_norm": True},
+    "l": {
+        "channels": 160,
+        "depths": [5, 5, 22, 5],
+        "groups": [10, 20, 40, 80],
+        "layer_scale": 1e-5,
+        "offset_scale": 2.0,
+        "post_norm": True,
+    },
+    "xl": {
+        "channels": 192,
+        "depths": [5, 5, 24, 5],
+        "groups": [12, 24, 48, 96],
+        "layer_scale": 1e-5,
+        "offset_scale": 2.0,
+        "post_norm": True,
+    },
+    "h": {
+        "channels": 320,
+        "depths": [6, 6, 32, 6],
+        "groups": [10, 20, 40, 80],
+        "res_post_norm": True,
+        "level2_post_norm": True,
+        "level2_post_norm_block_ids": [5, 11, 17, 23, 29],
+        "dw_kernel_size": 5,
+        "center_feature_scale": True,
+        "use_clip_projector": True,
+    },
+    "g": {
+        "channels": 512,
+        "depths": [2, 2, 48, 4],
+        "groups": [16, 32, 64, 128],
+        "post_norm": True,
+        "level2_post_norm": True,
+        "level2_post_norm_block_ids": [5, 11, 17, 23, 29, 35, 41, 47],
+        "dw_kernel_size": 5,
+        "center_feature_scale": True,
+        "use_clip_projector": True,
+    },
+}
+# What every hub configuration spells out (its defaults where a network above does not say otherwise).
+SPELLED_OUT: dict[str, Any] = {
+    "core_op": "DCNv3",
+    "mlp_ratio": 4.0,
+    "layer_scale": None,
+    "offset_scale": 1.0,
+    "post_norm": False,
+    "res_post_norm": False,
+    "level2_post_norm": False,
+    "level2_post_norm_block_ids": None,
+    "dw_kernel_size": None,
+    "center_feature_scale": False,
+    "use_clip_projector": False,
+    "remove_center": False,
+    "num_classes": 1000,
+    "drop_rate": 0.0,
+    "drop_path_rate": 0.0,
+    "drop_path_type": "linear",
+    "act_layer": "GELU",
+    "norm_layer": "LN",
+    "cls_scale": 1.5,
+    "with_cp": False,
+}
+
+
+@pytest.mark.parametrize("variant", OFFICIAL)
+def test_official_arguments_are_the_variants(variant: str) -> None:
+    arguments = SPELLED_OUT | OFFICIAL[variant]
+    config = InternImageConfig.from_official(arguments)
+    assert config == InternImageConfig.from_variant(variant)
+    assert config.to_official() == arguments
+    assert InternImageConfig.from_official(json.loads(json.dumps(config.to_official()))) == config
+
+
+def test_the_official_defaults() -> None:
+    config = InternImageConfig.from_official(STAGES)
+    assert config == InternImageConfig.from_variant("t", drop_path_rate=0.2)
+    with pytest.raises(ValueError, match="3 groups do not divide 64 channels"):
+        InternImageConfig.from_official({})
+
+
+def test_arguments_that_yaml_reads_as_text() -> None:
+    """PyYAML leaves 1e-5 and None as strings; yacs would evaluate them."""
+    texts = {"layer_scale": "1e-5", "dw_kernel_size": "None", "post_norm": "True", "channels": "64", "mlp_ratio": "4."}
+    config = InternImageConfig.from_official(STAGES | texts | {"depths": "[4, 4, 18, 4]", "drop_path_rate": 0})
+    assert config == InternImageConfig.from_variant("t", layer_scale=1e-5, post_norm=True)
+    assert type(config.channels) is int
+    assert (
+        InternImageConfig.from_official(STAGES | {"layer_scale": "None", "remove_center": "False"}).layer_scale is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"use_dcn_v4_op": True}, r"unknown official arguments \['use_dcn_v4_op'\]; known are \['act_layer'"),
+        ({"norm_layer": "BN"}, "norm_layer 'BN' is not supported: released models use 'LN'"),
+        ({"core_op": "DCNv4"}, "core_op 'DCNv4' is not supported"),
+        ({"act_layer": "Mish"}, "activation must be one of gelu, relu, silu, got 'mish'"),
+        ({"res_post_norm": True, "layer_scale": 1e-5}, "res_post_norm excludes post_norm and layer_scale"),
+        ({"res_post_norm": True, "post_norm": True}, "res_post_norm excludes post_norm and layer_scale"),
+        ({"drop_path_type": "cosine"}, "drop_path_schedule must be one of linear, uniform"),
+        ({"layer_scale": "a bit"}, "layer_scale must be a positive number or None, got 'a bit'"),
+        ({"channels": "wide"}, "channels must be made of integers, got 'wide'"),
+    ],
+)
+def test_official_arguments_that_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InternImageConfig.from_official(STAGES | arguments)
+
+
+def test_level2_post_norm_needs_its_switch() -> None:
+    ids = {"level2_post_norm_block_ids": [5, 11]}
+    assert InternImageConfig.from_official(STAGES | ids).level2_post_norm_blocks == ()
+    assert InternImageConfig.from_official(STAGES | ids | {"level2_post_norm": True}).level2_post_norm_blocks == (5, 11)
+
+
+@pytest.mark.parametrize("settings", [{"in_chans": 1}, {"stem_strides": (2, 1)}])
+def test_networks_without_official_arguments(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"always has in_chans 3 and stem strides \(2, 2\)"):
+        InternImageConfig(**settings).to_official()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_json_round_trip(name: str) -> None:
+    config = InternImageConfig.from_variant(name, num_classes=7, stem_strides=(2, 1))
+    text = json.dumps(config.to_dict())
+    assert InternImageConfig.from_dict(json.loads(text)) == config
+    assert hash(InternImageConfig.from_dict(json.loads(text))) == hash(config)
+    assert set(json.loads(text)) == {field.name for field in fields(InternImageConfig)}
+
+
+def test_unknown_keys_are_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown configuration keys \['chanels'\]; known are \['activation'"):
+        InternImageConfig.from_dict({"chanels": 64})
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        InternImageConfig().channels = 32
+
+
+def test_stacking_rules() -> None:
+    config = InternImageConfig.stacked(96, 32, 3, 9, head_ratio=2.0)
+    assert (config.depths, config.groups) == ((3, 3, 9, 3), (3, 6, 12, 24))
+    assert config.stage_channels == (96, 192, 384, 768)
+    assert config.head_ratio == 2.0
+    with pytest.raises(ValueError, match="group_width must divide channels, got 48 and 64"):
+        InternImageConfig.stacked(64, 48, 1, 1)
+    with pytest.raises(ValueError, match="group_width must divide"):
+        InternImageConfig.stacked(64, 0, 1, 1)
+    with pytest.raises(ValueError, match="depth_outer <= depth_inner, got 5 and 4"):
+        InternImageConfig.stacked(64, 16, 5, 4)
+
+
+def test_the_paper_s_variants_follow_the_rules() -> None:
+    for variant in ("t", "s", "b", "l", "xl", "h"):
+        config = InternImageConfig.from_variant(variant)
+        width = config.channels // config.groups[0]
+        stacked = InternImageConfig.stacked(config.channels, width, config.depths[0], config.depths[2])
+        assert (stacked.depths, stacked.groups) == (config.depths, config.groups)
+
+
+def test_scaling_rule() -> None:
+    """alpha * beta**1.99 is about 2: each step of phi doubles the network, keeps its form, and 0 changes nothing."""
+    base = InternImageConfig.from_variant("s", num_classes=10)
+    assert base.scaled(0) == base
+    larger = base.scaled(1)
+    # 80 * 1.36 = 108.8, to the nearest multiple of 16; 33 * 1.09 = 35.97 blocks, 4 * 1.09 = 4.36 outside stage 3.
+    assert (larger.channels, larger.depths) == (112, (4, 4, 24, 4))
+    assert (larger.post_norm, larger.layer_scale, larger.num_classes) == (True, 1e-5, 10)
+    assert larger.channels // larger.groups[0] == 16
+
+    def parameters(config: InternImageConfig) -> int:
+        return sum(parameter.numel() for parameter in create_model(config, features_only=True).parameters())
+
+    small = InternImageConfig.from_variant("pico")
+    assert parameters(small.scaled(2)) / parameters(small) == pytest.approx(4, rel=0.35)
+    assert small.scaled(-20).channels == 16
+    assert small.scaled(-20).depths == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 63}, "channels must be even and positive"),
+        ({"channels": 0}, "channels must be even and positive"),
+        ({"channels": 64.0}, "channels must be made of integers, got 64.0"),
+        ({"channels": True}, "channels must be made of integers, got True"),
+        ({"depths": (4, 4, 18)}, "depths and groups need 4 values each"),
+        ({"depths": (4, 4, 18.0, 4)}, "depths must be made of integers"),
+        ({"depths": (4, 4, 0, 4)}, "depths and groups must be positive"),
+        ({"groups": (3, 6, 12, 24)}, "3 groups do not divide 64 channels"),
+        ({"level2_post_norm_blocks": (18,)}, r"must be different blocks of 18, got \(18,\)"),
+        ({"level2_post_norm_blocks": (-1,)}, "must be different blocks of 18"),
+        ({"level2_post_norm_blocks": (5, 5)}, "must be different blocks of 18"),
+        ({"dw_kernel_size": 0}, "dw_kernel_size must be a positive integer or None"),
+        ({"mlp_ratio": 0}, "mlp_ratio and head_ratio leave no channels"),
+        ({"head_ratio": 0.0001}, "mlp_ratio and head_ratio leave no channels"),
+        ({"offset_scale": float("inf")}, "offset_scale must be a finite number, got inf"),
+        ({"layer_scale": float("nan")}, "layer_scale must be a positive number or None"),
+        ({"layer_scale": 0}, "layer_scale must be a positive number or None"),
+        ({"post_norm": "False"}, "post_norm must be True or False, got 'False'"),
+        ({"head": "mlp"}, "head must be one of conv, clip, got 'mlp'"),
+        ({"activation": "GELU"}, "activation must be one of gelu, relu, silu, got 'GELU'"),
+        ({"drop_path_rate": 1}, r"drop_path_rate must be in \[0, 1\), got 1"),
+        ({"drop_rate": -0.1}, r"drop_rate must be in \[0, 1\)"),
+        ({"drop_rate": None}, "drop_rate must be a finite number, got None"),
+        ({"num_classes": -1}, "num_classes >= 0"),
+        ({"in_chans": 0}, "in_chans >= 1"),
+        ({"stem_strides": (4, 1)}, "stem_strides must be two numbers of 1 or 2"),
+        ({"stem_strides": (2,)}, "stem_strides must be two numbers of 1 or 2"),
+    ],
+)
+def test_settings_that_make_no_network(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InternImageConfig(**settings)
+
+
+def test_variants_in_words() -> None:
+    for name in ("t", "internimage_t", "T", "INTERNIMAGE_T"):
+        assert describe_variant(InternImageConfig.from_variant(name)).startswith("InternImage-T (64 channels")
+    other = InternImageConfig(groups=(2, 4, 8, 16))
+    assert describe_variant(other) == "an InternImage of 64 channels, depths 4-4-18-4, groups 2-4-8-16"
+    with pytest.raises(ValueError, match="unknown model 'm'; choose from internimage_femto"):
+        InternImageConfig.from_variant("m")
