@@ -106,5 +106,6 @@ def test_no_machine_paths_and_no_open_ends() -> None:
 def test_extras_hold_together() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = set(re.findall(r"internimage-torch\[([\w,]+)\]", " ".join(sum(extras.values(), []))))
+    needs = " ".join(need for listed in extras.values() for need in listed)
+    named = set(re.findall(r"internimage-torch\[([\w,]+)\]", needs))
     assert named <= set(extras)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -158,14 +159,14 @@ def test_a_few_steps_lower_the_loss(base: InternImageConfig) -> None:
 
 
 @torch.no_grad()
-def check_compiles(model: nn.Module, example: Tensor, others: list[Tensor], dynamic: bool | None) -> None:
+def check_compiles(model: nn.Module, example: Any, others: list[Any], dynamic: bool | None = True) -> None:
     """One graph, compiled once for ``example``, serves ``others`` as well."""
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="eager")
     compiled(example)
     with torch.compiler.set_stance("fail_on_recompile"):
-        for image in others:
-            assert relative_rms(compiled(image), model(image)) < 1e-6
+        for each in others:
+            assert relative_rms(compiled(each), model(each)) < 1e-6
 
 
 def test_compiles_as_one_graph_for_all_batches(base: InternImageConfig, randomise: Randomise) -> None:
@@ -178,10 +179,36 @@ def test_compiles_as_one_graph_for_all_batches(base: InternImageConfig, randomis
 def test_stages_compile_as_one_graph_for_all_sizes(base: InternImageConfig, randomise: Randomise) -> None:
     backbone = randomise(create_model(base, features_only=True)).eval()
     part = nn.Sequential(backbone.stem, backbone.stages[0])
-    check_compiles(part, torch.rand(2, 3, 64, 96), [torch.rand(5, 3, 40, 33), torch.rand(3, 3, 65, 47)], True)
+    check_compiles(part, torch.rand(2, 3, 64, 96), [torch.rand(5, 3, 40, 33), torch.rand(3, 3, 65, 47)])
+
+
+@pytest.mark.parametrize("head", ["conv", "clip"])
+def test_heads_compile_as_one_graph_for_odd_and_even_maps(
+    head: str, base: InternImageConfig, randomise: Randomise
+) -> None:
+    def maps(batch: int, height: int, width: int) -> list[Tensor]:
+        third = torch.rand(batch, height, width, 64)
+        return [third, third, third, torch.rand(batch, (height + 1) // 2, (width + 1) // 2, 128)]
+
+    model = randomise(create_model(base, head=head)).eval()
+    # All sizes differ: torch.compile takes equal ones for the same.
+    check_compiles(model.head, maps(5, 12, 16), [maps(3, 9, 14), maps(2, 13, 17), maps(4, 10, 7)])
 
 
 @pytest.mark.slow
 def test_networks_compile_as_one_graph_for_all_sizes(form: InternImageConfig, randomise: Randomise) -> None:
     model = randomise(create_model(form)).eval()
-    check_compiles(model, torch.rand(2, 3, 64, 96), [torch.rand(5, 3, 40, 33), torch.rand(3, 3, 65, 47)], True)
+    check_compiles(model, torch.rand(2, 3, 64, 96), [torch.rand(5, 3, 40, 33), torch.rand(3, 3, 65, 47)])
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_networks_export_with_all_sizes(form: InternImageConfig, randomise: Randomise) -> None:
+    """From 33 pixels on: torch.export takes a map of one pixel for a constant."""
+    model = randomise(create_model(form)).eval()
+    dim = torch.export.Dim
+    sizes = {0: dim("batch"), 2: dim("height", min=33), 3: dim("width", min=33)}
+    program = torch.export.export(model, (torch.rand(2, 3, 64, 96),), dynamic_shapes={"image_NCHW": sizes})
+    for size in ((5, 3, 40, 33), (3, 3, 65, 47), (1, 3, 97, 64)):
+        image = torch.rand(size)
+        assert relative_rms(program.module()(image), model(image)) < 1e-6

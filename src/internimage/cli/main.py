@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name and error.name.split(".")[0] in _NEEDS_TRAIN:
             return _fail(f"{command} needs {error.name}: pip install 'internimage-torch[train]'", error)
         raise
+    except BrokenPipeError:
+        # Whoever read the output has seen enough (`internimage models | head`); Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         # Without the number and quotes of Python's own text.
         plain = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
@@ -73,10 +77,8 @@ def _log_to_stderr() -> None:
     """Our own messages, plainly; other libraries keep their warnings to themselves unless they matter."""
     ours = logging.getLogger("internimage")
     ours.setLevel(logging.INFO)
-    if not ours.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        ours.addHandler(handler)
+    # Called again within one process, the stream may have been replaced.
+    ours.handlers = [logging.StreamHandler(sys.stderr)]
     # Every retry of a download is announced twice otherwise; the error at the end says it once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 

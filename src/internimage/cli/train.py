@@ -56,6 +56,8 @@ class TrainingCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,
             auto_configure_optimizers=False,
+            # Our checkpoints describe themselves.
+            load_from_checkpoint_support=False,
             run=False,
             args=list(arguments),
             seed_everything_default=0,
@@ -154,7 +156,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
         cli = TrainingCLI(command, complete(command, list(arguments)))
         return _fit(cli) if command == "fit" else _measure(cli)
     except (ArgumentError, MisconfigurationException, ValueError) as error:
-        raise _in_short(error) from error
+        short = _in_short(error)
+        if short is error:
+            raise
+        raise short from error
 
 
 def _fit(cli: TrainingCLI) -> int:
@@ -205,9 +210,9 @@ def _run(work: Callable[[], None]) -> bool:
 
 def _in_short(error: Exception) -> Exception:
     """The one thing that matters in the parser's, Lightning's and a worker's long messages."""
+    while str(error).startswith("Does not validate") and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     message = str(error)
-    if message.startswith("Does not validate") and isinstance(error.__cause__, Exception):
-        return error.__cause__
     if isinstance(error, ImageReadError):
         # A worker process sends its whole traceback; the message is its last line.
         reason = message.strip().splitlines()[-1].removeprefix(f"{ImageReadError.__module__}.ImageReadError: ")
@@ -219,7 +224,7 @@ def _in_short(error: Exception) -> Exception:
         if "required: " in message:
             message += "; begin with a recipe, such as --config smoke/classification"
         return ValueError(message)
-    return error if isinstance(error, ValueError) else ValueError(message.strip())
+    return ValueError(" ".join(message.split())) if isinstance(error, MisconfigurationException) else error
 
 
 def complete(command: str, arguments: list[str]) -> list[str]:
@@ -263,7 +268,6 @@ def _quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*TypedStorage is deprecated.*",
         ".*resuming from a checkpoint that ended before the epoch ended.*",
-        ".*could not find the monitored key in the returned metrics.*",
         ".*when using `ckpt_path`, callbacks used to create the checkpoint.*",
     ):
         warnings.filterwarnings("ignore", message=message)

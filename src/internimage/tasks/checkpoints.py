@@ -62,6 +62,11 @@ class BestState(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare; an epoch that was not validated is no candidate."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning would forget the best value in a folder that moved."""
         folder = Path(str(self.dirpath))

@@ -64,6 +64,8 @@ class ClassificationData(LightningDataModule):
         self._datasets: dict[Split, Dataset[tuple[Tensor, int]]] = {}
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
 
