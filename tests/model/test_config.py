@@ -186,6 +186,7 @@ def test_scaling_rule() -> None:
     larger = base.scaled(1)
     # 80 * 1.36 = 108.8, to the nearest multiple of 16; 33 * 1.09 = 35.97 blocks, 4 * 1.09 = 4.36 outside stage 3.
     assert (larger.channels, larger.depths) == (112, (4, 4, 24, 4))
+    assert base.scaled(2).channels == 144
     assert (larger.post_norm, larger.layer_scale, larger.num_classes) == (True, 1e-5, 10)
     assert larger.channels // larger.groups[0] == 16
 

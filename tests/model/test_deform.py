@@ -78,12 +78,17 @@ def test_hand_set_weights_give_the_operator() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("activation", ["gelu", "relu", "silu"])
-def test_every_step_written_out(activation: str, gated: bool) -> None:
+@pytest.mark.parametrize(
+    ("activation", "dw_kernel_size", "pads"),
+    # Zeros left, right, above and below; an even window has its middle before the half, as the operator's.
+    [("gelu", None, (2, 2, 1, 1)), ("relu", 5, (2, 2, 2, 2)), ("silu", (4, 2), (0, 1, 1, 2))],
+)
+def test_every_step_written_out(activation: str, dw_kernel_size: Any, pads: tuple[int, ...], gated: bool) -> None:
     """The whole layer from its weights by PyTorch functions, for an asymmetric kernel."""
-    m = layer({"kernel_size": (3, 5), "activation": activation, "center_feature_scale": gated})
+    settings = {"kernel_size": (3, 5), "dw_kernel_size": dw_kernel_size, "activation": activation}
+    m = layer(settings, center_feature_scale=gated)
     x = image()
-    query = F.conv2d(x.permute(0, 3, 1, 2), m.dw_conv.weight, m.dw_conv.bias, padding=(1, 2), groups=C)
+    query = F.conv2d(F.pad(x.permute(0, 3, 1, 2), pads), m.dw_conv.weight, m.dw_conv.bias, groups=C)
     query = F.layer_norm(query.permute(0, 2, 3, 1), (C,), m.dw_norm.weight, m.dw_norm.bias, 1e-6)
     query = getattr(F, activation)(query)
     projected = x @ m.input_proj.weight.T + m.input_proj.bias

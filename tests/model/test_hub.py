@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -53,6 +54,15 @@ def cached(cache: Path, repository: str) -> Path:
     (folder / "refs" / "main").write_text(COMMIT)
     (folder / "snapshots" / COMMIT).mkdir(parents=True)
     return folder / "snapshots" / COMMIT
+
+
+def write_in_parts(network: InternImageClassifier, folder: Path) -> None:
+    """As transformers saves a large model: parts, and an index of what is where."""
+    state = to_huggingface(network.state_dict())
+    place = {key: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, key in enumerate(state)}
+    for part in set(place.values()):
+        save_file({key: state[key] for key in state if place[key] == part}, folder / part)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
 
 
 @pytest.mark.parametrize("row", WEIGHTS.values(), ids=WEIGHTS)
@@ -138,11 +148,7 @@ def test_a_hub_model_in_the_cache(repository: str, offline: Path, network: Inter
 
 
 def test_a_hub_model_in_parts_in_the_cache(offline: Path, network: InternImageClassifier) -> None:
-    snapshot = cached(offline / "cache", "owner/name")
-    state = to_huggingface(network.state_dict())
-    save_file(state, snapshot / "model-00001-of-00001.safetensors")
-    place = ", ".join(f'"{key}": "model-00001-of-00001.safetensors"' for key in state)
-    (snapshot / "model.safetensors.index.json").write_text(f'{{"weight_map": {{{place}}}}}')
+    write_in_parts(network, cached(offline / "cache", "owner/name"))
     assert locate("owner/name").name == "model.safetensors.index.json"
     assert torch.equal(create_model(network.config, pretrained="owner/name").head.fc.bias, network.head.fc.bias)
 
@@ -206,11 +212,13 @@ def test_downloading_from_a_hub(hub: tuple[Path, str], network: InternImageClass
     (folder / "owner" / "pickled").mkdir()
     torch.save(to_huggingface(network.state_dict()), folder / "owner" / "pickled" / "pytorch_model.bin")
     (folder / "owner" / "pickled" / "config.json").write_text("{}")
+    (folder / "owner" / "split").mkdir()
+    write_in_parts(network, folder / "owner" / "split")
     (folder / "owner" / "empty").mkdir()
     program = """
 from internimage.model import read_checkpoint
 from internimage.model.checkpoints.hub import locate
-for name in ("owner/ours", "owner/pickled", "owner/empty"):
+for name in ("owner/ours", "owner/pickled", "owner/split", "owner/empty"):
     try:
         found = read_checkpoint(locate(name))
         beside = (found.path.parent / "config.json").is_file()
@@ -232,5 +240,6 @@ for name in ("owner/ours", "owner/pickled", "owner/empty"):
     assert done.stdout.splitlines() == [
         f"owner/ours ours {count} True False",
         f"owner/pickled huggingface {count} False True",
+        f"owner/split huggingface {count} False False",
         "owner/empty has none of model.safetensors, model.safetensors.index.json, pytorch_model.bin",
     ], done.stderr

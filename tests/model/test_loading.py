@@ -124,6 +124,10 @@ def test_a_file_without_middle_points(base: InternImageConfig, tmp_path: Path) -
     hollow = create_model(base, remove_center=True)
     path = write(to_official(hollow.state_dict()), tmp_path)
     assert equal(create_model(base, remove_center=True, pretrained=path), hollow)
+    # 72 rows are eight points of nine groups, or nine points of eight: the model says which.
+    ambiguous = create_model(base, channels=36, groups=(9, 18, 36, 72), remove_center=True)
+    other = write(to_official(ambiguous.state_dict()), tmp_path, "ambiguous.pth")
+    assert equal(create_model(ambiguous.config, pretrained=other), ambiguous)
     with pytest.raises(ValueError, match=r"offset\.weight has shape \(16, 16\), the model needs \(18, 16\)"):
         load_checkpoint(create_model(base), path)
 

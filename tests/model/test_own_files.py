@@ -147,4 +147,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_half_one(network: InternImage
     with pytest.raises(NotImplementedError):
         save_checkpoint(hollow, path, overwrite=True)
     assert path.read_bytes() == before
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        save_checkpoint(network, tmp_path / "folder.safetensors", overwrite=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.json", "a.safetensors", "folder.safetensors"]

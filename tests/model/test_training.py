@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from internimage import InternImageConfig, create_model
 from internimage.model.backbone import drop_path_rates
-from internimage.model.layers import DropPath
+from internimage.model.layers import DropPath, FeedForward
 from support.compare import relative_rms
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -27,6 +27,11 @@ def backward(model: nn.Module, size: tuple[int, int] = (65, 71)) -> dict[str, Te
     logits = model(image)
     (logits * torch.randn(logits.shape, generator=generator)).sum().backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def zeros(*tensors: Tensor) -> list[float]:
+    """The share of zeros in each."""
+    return [float((tensor == 0).double().mean()) for tensor in tensors]
 
 
 def without_gradient(gradients: dict[str, Tensor | None]) -> set[str]:
@@ -103,7 +108,21 @@ def test_dropout_acts_in_training_only(base: InternImageConfig) -> None:
     model = create_model(replace(base, drop_rate=0.5), features_only=True)
     image = torch.rand(1, 3, 32, 32)
     assert not torch.equal(model(image)[0], model(image)[0])
+    shares: list[float] = []
+    model.stages[0].register_forward_pre_hook(lambda _, inputs: shares.extend(zeros(*inputs)))
+    model(image)
     assert torch.equal(model.eval()(image)[0], model(image)[0])
+    # After the stem: half of the values in training, none of them in prediction.
+    assert shares == pytest.approx([0.5, 0, 0], abs=0.1)
+
+
+def test_dropout_in_the_feed_forward_layer() -> None:
+    layer, shares = FeedForward(16, 32, "gelu", 0.5), list[float]()
+    layer.fc2.register_forward_pre_hook(lambda _, inputs: shares.extend(zeros(*inputs)))
+    layer.register_forward_hook(lambda _, inputs, output: shares.extend(zeros(output)))
+    layer(torch.rand(200, 16))
+    layer.eval()(torch.rand(200, 16))
+    assert shares == pytest.approx([0.5, 0.5, 0, 0], abs=0.1)
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(form: InternImageConfig, randomise: Randomise) -> None:

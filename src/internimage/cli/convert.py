@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     if options.in1k_head:
         config = replace(config, num_classes=IN1K_CLASSES)
-    if not config.num_classes:
+    if not config.num_classes or "head.fc.weight" not in found.state:
         raise ValueError(f"{found.path} has no classification head; use internimage.load_checkpoint for a backbone")
     model = InternImageClassifier(config)
     report = load_checkpoint(model, found)

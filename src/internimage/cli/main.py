@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except ImportError as error:
-        if error.name and error.name.split(".")[0] in _NEEDS_TRAIN:
-            return _fail(f"{command} needs {error.name}: pip install 'internimage-torch[train]'", error)
+        package = (error.name or "").split(".")[0]
+        if package in _NEEDS_TRAIN:
+            return _fail(f"{command} needs {package}: pip install 'internimage-torch[train]'", error)
         raise
     except BrokenPipeError:
         # Whoever read the output has seen enough (`internimage models | head`); Python must not complain at exit.

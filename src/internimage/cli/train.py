@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +97,11 @@ class TrainingCLI(LightningCLI):
             check = rank_zero_only(check_folder)
             check(self.run_folder, resume=self.config["resume"], overwrite=self.config["overwrite"])
         self._typed = self.config.clone()
-        if self.state is not None and "model.init_args.pretrained" in self.config:
+        if self.state is None:
+            return
+        if not zipfile.is_zipfile(self.state):
+            raise ValueError(f"{self.state} is damaged or cut short; put an intact copy there, or train another run")
+        if "model.init_args.pretrained" in self.config:
             self.config["model.init_args.pretrained"] = False
 
     def after_instantiate_classes(self) -> None:

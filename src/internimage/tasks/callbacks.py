@@ -106,6 +106,8 @@ class Report(Callback):
         """After training, with the validation images; a finished run that is resumed keeps its page."""
         if self._trained:
             self._write(trainer, pl_module)
+        else:
+            log.warning("the run is trained already; raise trainer.max_epochs to go on")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After a validation of its own, not one within training."""

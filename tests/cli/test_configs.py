@@ -1,0 +1,106 @@
+"""Every recipe that ships goes through the real parser and builds its trainer, data and network (without memory)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from internimage import InternImageConfig
+from internimage.cli.configs import find_config, resolve_config_names, shipped_configs
+from internimage.cli.train import TrainingCLI, complete
+from internimage.data import export_samples
+from internimage.model import WEIGHTS
+from internimage.training import param_groups
+
+Program = Callable[..., Any]
+Smoke = tuple[Path, Any]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended:UserWarning"),
+    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:You passed .*16-mixed.* but AMP with fp16 is not supported on CPU:UserWarning"),
+]
+NAMES = sorted(shipped_configs())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_builds(name: str, clothes: Path, tmp_path: Path) -> None:
+    root = [] if name in ("classification/demo", "smoke/classification") else ["--data.init_args.root", str(clothes)]
+    given = ["--config", name, "--run", str(tmp_path / "run"), "--trainer.accelerator", "cpu", *root]
+    # On the meta device even the largest network takes no memory; released weights are not here.
+    with torch.device("meta"):
+        cli = TrainingCLI("fit", complete("fit", [*given, "--model.init_args.pretrained", "false"]))
+    task, settings = cli.model, cli.model.optimizer_settings
+    assert all(parameter.is_meta for parameter in task.network.parameters())
+    assert task.network.num_classes == len(cli.datamodule.labels) == 10
+    assert 0 <= settings.warmup_epochs < cli.trainer.max_epochs
+    assert settings.warmup_lr < settings.lr
+    assert settings.min_lr < settings.lr
+    rates = {"lr": settings.lr, "weight_decay": settings.weight_decay, "layer_decay": settings.layer_decay}
+    groups = param_groups(task.network, **rates, depths=task.depths, offset_lr_scale=settings.offset_lr_scale)
+    assert sum(len(group["params"]) for group in groups) == len(list(task.network.parameters()))
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if Path(name).name.startswith("internimage_")])
+def test_a_published_recipe_is_that_of_its_weights(name: str, clothes: Path, tmp_path: Path) -> None:
+    """The name says the model and the weights, and their image size is the recipe's."""
+    weights = WEIGHTS[Path(name).name.replace("_in", ".in", 1)]
+    given = ["--config", name, "--run", str(tmp_path / "run"), "--trainer.accelerator", "cpu"]
+    with torch.device("meta"):
+        root = ["--data.init_args.root", str(clothes), "--model.init_args.pretrained", "false"]
+        cli = TrainingCLI("fit", complete("fit", [*given, *root]))
+    assert cli.datamodule.preprocess.size == weights.image_size
+    built = cli.model.network.config
+    expected = InternImageConfig.from_variant(weights.model, num_classes=10, drop_path_rate=built.drop_path_rate)
+    expected = expected.to_dict() | {"gradient_checkpointing": built.gradient_checkpointing}
+    assert built.to_dict() == expected
+
+
+def test_the_smoke_recipe_trains_tests_and_predicts(program: Program, smoke: Smoke, tmp_path: Path) -> None:
+    """A new smoke recipe has to be added here: its `fit` is the fixture's."""
+    assert [name for name in NAMES if name.startswith("smoke/")] == ["smoke/classification"]
+    run, _ = smoke
+    outcome = program("test", "--run", run)
+    assert outcome.status == 0, outcome
+    assert "test/accuracy " in outcome.out
+    pictures = export_samples(tmp_path / "pictures", "test", 3)
+    outcome = program("predict", *pictures, "--weights", run, "--output", "out", "--device", "cpu")
+    assert outcome.status == 0, outcome
+    assert len(json.loads(Path("out/predictions.json").read_text(encoding="utf-8"))) == 3
+
+
+def test_every_recipe_says_what_it_is_and_how_to_run_it() -> None:
+    for name, path in shipped_configs().items():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        head = [line for line in lines[:8] if line.startswith("#")]
+        assert len(head) >= 2, name
+        assert any("internimage " in line for line in head), f"{name} has no command"
+
+
+def test_recipes_are_found_by_name(tmp_path: Path) -> None:
+    assert find_config("demo") == find_config("classification/demo") == find_config("classification/demo.yaml")
+    own = tmp_path / "own.yaml"
+    own.write_text("ema: 0.9\n", encoding="utf-8")
+    assert find_config(str(own)) == own
+    with pytest.raises(ValueError, match=r"the shipped ones are .*smoke/classification"):
+        find_config("nonsense")
+
+
+def test_arguments_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(find_config("finetune"))
+    assert resolve_config_names(["-c", "finetune", "--run", "x"]) == ["-c", path, "--run", "x"]
+    assert resolve_config_names(["--config=finetune"]) == [f"--config={path}"]
+    assert complete("fit", ["--config", "finetune"]) == ["--config", path, "--run", "runs/finetune"]
+    assert complete("fit", ["-c", "finetune"]) == ["-c", path, "--run", "runs/finetune"]
+    assert complete("fit", ["--config", "finetune", "--run=y"]) == ["--config", path, "--run=y"]
+    Path("y").mkdir()
+    Path("y/config.yaml").write_text("{}", encoding="utf-8")
+    assert complete("test", ["--run=y"]) == ["--config", "y/config.yaml", "--run=y"]
+    assert complete("test", ["--config", "y/config.yaml"]) == ["--config", "y/config.yaml"]
+    assert complete("fit", ["--model", "x", "--data", "y"]) == ["--model", "x", "--data", "y"]
