@@ -108,6 +108,24 @@ def test_a_trial_run_leaves_no_confusions(run: Run) -> None:
     assert run.task.confident_mistakes(5) == []
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_training_loss_is_the_mean_over_the_epochs_batches(run: Run, accumulate: int) -> None:
+    run.build(accumulate_grad_batches=accumulate)
+    losses: list[float] = []
+    step = run.task.training_step
+
+    def listen(batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = step(batch, batch_idx)
+        losses.append(loss.item())
+        return loss
+
+    run.task.training_step = listen
+    run.trainer.fit(run.task, run.datamodule)
+    assert len(losses) == 12
+    means = [sum(losses[:6]) / 6, sum(losses[6:]) / 6]
+    assert [row["train/loss"] for row in run.history.rows] == pytest.approx(means, rel=1e-6)
+
+
 def test_rows_survive_the_file(tmp_path: Path) -> None:
     rows = [{"epoch": 0.0, "train/loss": 1.5}, {"epoch": 1.0, "train/loss": 1 / 3, "val/loss": 2e-7}]
     write_rows(tmp_path / "metrics.csv", rows)

@@ -44,8 +44,8 @@ def _checked(path: Path) -> Path:
 def resolve_config_names(arguments: Sequence[str]) -> list[str]:
     """Replace the value of every ``--config`` by its file's path.
 
-    >>> resolve_config_names(["--config=pyproject.toml", "--run", "x"])
-    ['--config=pyproject.toml', '--run', 'x']
+    >>> Path(resolve_config_names(["--config", "smoke/classification"])[1]).name
+    'classification.yaml'
     """
     resolved: list[str] = []
     for position, argument in enumerate(arguments):

@@ -272,6 +272,7 @@ def _quieten() -> None:
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*TypedStorage is deprecated.*",
+        ".*Grad strides do not match bucket view strides.*",
         ".*resuming from a checkpoint that ended before the epoch ended.*",
         ".*when using `ckpt_path`, callbacks used to create the checkpoint.*",
     ):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -72,7 +73,8 @@ class History(Callback):
         row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
         row["lr"] = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
         if self._batches:
-            row["train/loss"] = float(self._loss) / self._batches
+            mean = torch.as_tensor(self._loss / self._batches, device=pl_module.device)
+            row["train/loss"] = float(trainer.strategy.reduce(mean, reduce_op="mean"))
         row |= self._measured
         row["seconds"] = round(self.seconds + time.monotonic() - self._started, 1)
         self.rows = [*(old for old in self.rows if old["epoch"] < row["epoch"]), row]

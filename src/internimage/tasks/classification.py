@@ -68,7 +68,7 @@ class ClassificationTask(BaseTask):
         """Cross-entropy with the batch's targets, class indices (N,) or probabilities (N, C)."""
         image_NCHW, target = batch
         loss = F.cross_entropy(self(image_NCHW), target)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True)
+        self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
