@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +65,17 @@ def test_a_published_recipe_is_that_of_its_weights(name: str, clothes: Path, tmp
 
 
 def test_the_smoke_recipe_trains_tests_and_predicts(program: Program, smoke: Smoke, tmp_path: Path) -> None:
-    """A new smoke recipe has to be added here: its `fit` is the fixture's."""
+    """By the commands on the run's own page. A new smoke recipe has to be added here: its `fit` is the fixture's."""
     assert [name for name in NAMES if name.startswith("smoke/")] == ["smoke/classification"]
-    run, _ = smoke
-    outcome = program("test", "--run", run)
+    page = unescape((smoke[0] / "report.html").read_text(encoding="utf-8"))
+    commands = dict(re.findall(r"internimage (predict|test) ([^<\n]+)", page))
+    outcome = program("test", *shlex.split(commands["test"]))
     assert outcome.status == 0, outcome
     assert "test/accuracy " in outcome.out
-    pictures = export_samples(tmp_path / "pictures", "test", 3)
-    outcome = program("predict", *pictures, "--weights", run, "--output", "out", "--device", "cpu")
+    export_samples(tmp_path / "IMAGES", "test", 3)
+    outcome = program("predict", *shlex.split(commands["predict"]))
     assert outcome.status == 0, outcome
-    assert len(json.loads(Path("out/predictions.json").read_text(encoding="utf-8"))) == 3
+    assert len(json.loads(Path("predictions/predictions.json").read_text(encoding="utf-8"))) == 3
 
 
 def test_every_recipe_says_what_it_is_and_how_to_run_it() -> None:

@@ -87,7 +87,7 @@ class LastState(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The optimizer step of the state on disk; None outside training.
+        # The optimizer step of the state on disk; None before training.
         self._step: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,14 +95,10 @@ class LastState(Checkpoint):
         self._step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save; later the moving average may replace the weights, which is no state to resume."""
         if not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(self.path)
-            self._step = trainer.global_step
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on the moving average replaces the weights: no state to resume."""
-        self._step = None
+        self._step = trainer.global_step
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, unless nothing was learned since, or other processes don't know of the error and would not join in."""
