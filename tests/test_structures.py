@@ -26,6 +26,16 @@ def test_labels_refuse_doubles_and_unknown_names() -> None:
         LabelMap(("ant", "cow")).index("dog")
 
 
+def test_doubles_are_seen_among_any_number_of_names() -> None:
+    names = [f"class {index}" for index in range(2000)]
+    with pytest.raises(ValueError, match="unique, but class 7 occurs more than once"):
+        LabelMap((*names, "class 7"))
+
+
+def test_names_of_several_classes_are_told_apart() -> None:
+    assert LabelMap.telling_apart(["crane", "heron", "crane"]).names == ("crane (0)", "heron", "crane (2)")
+
+
 def test_numbered_labels() -> None:
     assert LabelMap.numbered(3).names == ("class 0", "class 1", "class 2")
     assert len(LabelMap.numbered(21841)) == 21841

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
@@ -23,14 +24,19 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
-        doubles = sorted({name for name in self.names if self.names.count(name) > 1}) if len(self.names) < 1000 else []
-        if doubles:
+        if doubles := sorted(name for name, count in Counter(self.names).items() if count > 1):
             raise ValueError(f"class names must be unique, but {', '.join(doubles)} occurs more than once")
 
     @classmethod
     def numbered(cls, num_classes: int) -> LabelMap:
         """Placeholder names ``class 0`` ... for a model that came without names."""
         return cls(tuple(f"class {index}" for index in range(num_classes)))
+
+    @classmethod
+    def telling_apart(cls, names: Sequence[str]) -> LabelMap:
+        """Names of which some may stand for several classes, as ImageNet's crane: the index tells these apart."""
+        counts = Counter(names)
+        return cls(tuple(f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(names)))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,6 +139,8 @@ class Classification:
         return self.top(1)[0][1]
 
     def top(self, count: int = 5) -> Sequence[tuple[str, float]]:
-        """The ``count`` most probable (name, probability) pairs, best first."""
+        """The ``count`` most probable (name, probability) pairs, best first; ``ValueError`` for a negative count."""
+        if count < 0:
+            raise ValueError(f"count must be 0 or more, got {count}")
         order = sorted(range(len(self.labels)), key=lambda index: (-self.probabilities[index], index))
         return [(self.labels[index], self.probabilities[index]) for index in order[:count]]

@@ -69,6 +69,9 @@ def test_to_hugging_faces_form_and_back(program: Program, source: Path) -> None:
     outcome = program("convert", "hub", "back.safetensors")
     assert (outcome.status, "(huggingface): " in outcome.out) == (0, True)
     assert same_weights(source, Path("back.safetensors"))
+    back = read_checkpoint("back.safetensors").card
+    assert back is not None
+    assert back.labels == LABELS
 
 
 def test_names_can_be_given(program: Program, source: Path) -> None:

@@ -147,8 +147,25 @@ def test_folders_that_are_not_a_runs(program: Program) -> None:
 
 def test_a_run_that_failed_at_the_start_is_no_obstacle(program: Program) -> None:
     """Its folder holds a configuration and nothing worth keeping: mend the setting and start again."""
-    assert program(*RECIPE, "--run", "run", "--model.init_args.optimizer.warmup_epochs", 9).status == 2
+    few = ("--trainer.max_steps", 1, "--model.init_args.optimizer.warmup_epochs", 0.9)
+    assert program(*RECIPE, "--run", "run", *few).status == 2
+    assert Path("run/config.yaml").is_file()
     assert program(*RECIPE, "--run", "run", "--trainer.fast_dev_run", 1).status == 0
+
+
+def test_a_setting_that_cannot_be_costs_no_older_run(program: Program, smoke: tuple[Path, Any]) -> None:
+    shutil.copytree(smoke[0], "run")
+    again = (*RECIPE, "--run", "run", "--overwrite", "--model.init_args.optimizer.warmup_epochs", 9)
+    assert "optimizer.warmup_epochs must be less than the training's" in program(*again).refusal()
+    assert {path.name for path in Path("run").iterdir()} == {path.name for path in smoke[0].iterdir()}
+
+
+@pytest.mark.parametrize("logger", ["false", "true", "{class_path: CSVLogger, init_args: {save_dir: own}}"])
+def test_loggers_of_the_users_own_are_kept(program: Program, logger: str) -> None:
+    short = ("--trainer.max_epochs", 1, "--model.init_args.optimizer.warmup_epochs", 0)
+    assert program(*RECIPE, "--run", "run", *short, "--trainer.logger", logger).status == 0
+    assert Path("run/tensorboard").is_dir() == (logger != "false")
+    assert Path("own").is_dir() == ("CSV" in logger)
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,11 @@ def test_a_hub_model_that_is_not_here(offline: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["internimage_q", "internimage_t", "runs/best.pth", "./owner/name", "a/b/c", "a/b.json"]
+    "name", ["internimage_q", "internimage_t", "runs/best.pth", "runs/best", "./owner/name", "a/b/c", "a/b.json"]
 )
-def test_names_of_nothing(name: str, offline: Path) -> None:
+def test_names_of_nothing(name: str, offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(offline)
+    (offline / "runs").mkdir()
     with pytest.raises(ValueError, match=f"no weights at {re.escape(name)}: no such file, and no such name"):
         locate(name)
 

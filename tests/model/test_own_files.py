@@ -49,6 +49,12 @@ def test_every_form_and_setting_comes_back(form: InternImageConfig, tmp_path: Pa
     )
 
 
+def test_the_file_is_as_readable_as_any_other(network: InternImageClassifier, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    path = save_checkpoint(network, tmp_path / "a.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_the_description_lies_beside_the_weights(network: InternImageClassifier, tmp_path: Path) -> None:
     path = save_checkpoint(network, tmp_path / "internimage_t.in1k_224.safetensors", labels=LABELS)
     beside = tmp_path / "internimage_t.in1k_224.json"

@@ -34,7 +34,7 @@ def test_reference_gradients(case: Case) -> None:
 def test_every_sabotage_is_rejected(case: Case, sabotage: Sabotage) -> None:
     if not sabotage.applies(case):
         pytest.skip("this mistake can't be made here")
-    # A hundred times the loosest tolerance any backend gets: bfloat16's.
+    # Every wrong result lies beyond twice the loosest tolerance that any backend gets: bfloat16's.
     assert relative_rms(sabotage.wrong(case, case.tensors()), oracle(case)) > 2 * TOLERANCE["bf16"][0]
 
 

@@ -55,6 +55,18 @@ def test_the_page_tells_the_numbers(reported: Path, finished: Run) -> None:
     assert not re.search(r'(src|href)="(https?:|/)', page), "the page must need nothing else"
 
 
+def test_the_page_says_which_epoch_its_numbers_are_of(finished: Run, tmp_path: Path) -> None:
+    """The weight file holds the best epoch, the pictures show the last one."""
+    best = History(tmp_path / "metrics.csv")
+    best.rows = [{**finished.history.rows[0], "val/accuracy": 0.9999}, *finished.history.rows[1:]]
+    finished.trainer.state.fn = "fit"
+    ClassificationReport(tmp_path)(finished.trainer, finished.task, best)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Validation accuracy, best epoch (saved)" in page
+    assert "100.0%" in page
+    assert "Validation accuracy, last epoch" in page
+
+
 def test_the_commands_on_the_page_survive_a_space(reported: Path) -> None:
     page = unescape((reported / "report.html").read_text(encoding="utf-8"))
     commands = [shlex.split(line) for line in re.findall(r"internimage (?:predict|test|fit)[^<\n]*", page)]

@@ -108,6 +108,7 @@ class TrainingCLI(LightningCLI):
         """Everything is built: only now replace an older run, and keep the configuration."""
         if self.command == "fit":
             self.datamodule.setup("fit")
+            cast(BaseTask, self.model).check_schedule(self.trainer)
             self._claim_folder()
 
     @rank_zero_only
@@ -123,10 +124,14 @@ class TrainingCLI(LightningCLI):
         trainer = cast(dict[str, Any], self.config_init["trainer"])
         own = trainer["callbacks"] or []
         kwargs["callbacks"] = [*(own if isinstance(own, list) else [own]), *self._callbacks()]
-        if self.command == "fit":
-            kwargs["logger"] = TensorBoardLogger(self.run_folder, name="", version=LOGS)
-        else:
+        logger = trainer["logger"]
+        if self.command != "fit":
             kwargs["logger"] = False
+        elif logger is not False:
+            more = [] if logger in (None, True) else logger if isinstance(logger, list) else [logger]
+            kwargs["logger"] = [TensorBoardLogger(self.run_folder, name="", version=LOGS), *more]
+        if trainer["default_root_dir"] is not None:
+            log.warning("trainer.default_root_dir is ignored: everything goes to the folder of --run")
         kwargs["default_root_dir"] = str(self.run_folder)
         if trainer["enable_progress_bar"] is None:
             # Each epoch has its line in the log; a bar helps only who watches.
@@ -142,11 +147,13 @@ class TrainingCLI(LightningCLI):
             return [report]
         states = run / CHECKPOINTS
         average = [] if self.config["ema"] is None else [MovingAverage(self.config["ema"])]
+        # It refuses to run where there is no logger.
+        rates = [] if self.config_init["trainer"]["logger"] is False else [LearningRateMonitor("step")]
         return [
             # The first to hear of an interruption, so that the weights are back when they are saved.
             *average,
             history,
-            LearningRateMonitor("step"),
+            *rates,
             BestState(states / BEST, monitor="val/accuracy"),
             LastState(states / LAST),
             ExportWeights(states, run / WEIGHTS_FILE),

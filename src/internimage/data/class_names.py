@@ -20,5 +20,4 @@ def imagenet_labels(num_classes: int) -> LabelMap | None:
         return None
     info = ImageNetInfo("imagenet-1k")
     names = [str(info.index_to_description(index)).split(",")[0] for index in range(num_classes)]
-    # A few names stand for two classes (crane, maillot): the number tells them apart.
-    return LabelMap(tuple(f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)))
+    return LabelMap.telling_apart(names)

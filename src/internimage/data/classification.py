@@ -177,8 +177,9 @@ def open_split(
         return FolderDataset(folder, labels=labels, transform=transform, in_chans=in_chans)
     whole = FolderDataset(root, labels=labels, transform=transform, in_chans=in_chans)
     train, val = _split_by_hash(whole, val_fraction, seed)
-    settings = f"val_fraction={val_fraction}, seed={seed}"
-    logger.info("%s: %d images to train and %d to validate, by hash (%s)", root, len(train), len(val), settings)
+    if split == "train":
+        settings = f"val_fraction={val_fraction}, seed={seed}"
+        logger.info("%s: %d images to train and %d to validate, by hash (%s)", root, len(train), len(val), settings)
     return whole.subset(train if split == "train" else val)
 
 

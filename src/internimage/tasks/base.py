@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from internimage.model import Card
@@ -95,6 +95,17 @@ class BaseTask(LightningModule):
         steps, warmup = self._steps()
         schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
+
+    def check_schedule(self, trainer: Trainer) -> None:
+        """Raise ``ValueError`` if the warm-up is as long as the training, before anything is written.
+
+        Where steps end the training, `configure_optimizers` notices, for it knows how many an epoch has.
+        """
+        warmup, epochs = self.optimizer_settings.warmup_epochs, trainer.max_epochs
+        if epochs is not None and 0 <= epochs <= warmup and not getattr(trainer, "fast_dev_run", False):
+            raise ValueError(
+                f"optimizer.warmup_epochs must be less than the training's {epochs} epochs, got {warmup:g}"
+            )
 
     def _steps(self) -> tuple[int, int]:
         """Optimizer steps of the whole training and of its warm-up."""

@@ -116,7 +116,12 @@ def _summary(
     total = int(matrix.sum())
     tiles: dict[str, str] = {}
     if total:
-        tiles[f"{words} accuracy"] = f"{100 * np.trace(matrix) / total:.1f}%"
+        epochs = [row["val/accuracy"] for row in history.rows if "val/accuracy" in row]
+        is_past_best = trainer.state.fn == "fit" and bool(epochs) and max(epochs) > epochs[-1]
+        name = f"{words} accuracy"
+        if is_past_best:
+            tiles[f"{name}, best epoch (saved)"] = f"{100 * max(epochs):.1f}%"
+        tiles[f"{name}, last epoch" if is_past_best else name] = f"{100 * np.trace(matrix) / total:.1f}%"
         top5 = trainer.callback_metrics.get(f"{split}/accuracy_top5")
         if top5 is not None and len(task.labels) > 5:
             tiles["Top-5 accuracy"] = f"{100 * float(top5):.1f}%"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,13 +124,17 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     # A full disk or Ctrl-C must not leave half a file under the name of a whole one.
-    partial = path.with_suffix(".partial")
+    partial, beside = path.with_suffix(".partial"), path.with_suffix(".json.partial")
     try:
         save_file(state, partial, metadata={"format": "pt", CARD_KEY: json.dumps(card)})
+        beside.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # safetensors makes files for their owner's eyes only, whatever the user's umask says.
+        shutil.copymode(beside, partial)
         partial.replace(path)
+        beside.replace(description)
     finally:
-        partial.unlink(missing_ok=True)
-    description.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for file in (partial, beside):
+            file.unlink(missing_ok=True)
     return path
 
 
@@ -266,8 +271,18 @@ def _card_beside(path: Path) -> Card | None:
         if values.get("model_type") == "internimage":
             # Beside the constructor's arguments, transformers writes settings of its own.
             official = {key: value for key, value in values.items() if key in OFFICIAL_ARGUMENTS}
-            return Card(InternImageConfig.from_official(official))
+            config = InternImageConfig.from_official(official)
+            return Card(config, _named_classes(values, config.num_classes))
     return None
+
+
+def _named_classes(values: Mapping[str, Any], num_classes: int) -> LabelMap | None:
+    """Class names of a transformers configuration; None where it has none, too few, or only its placeholders."""
+    names: Any = values.get("id2label")
+    keys = [str(index) for index in range(num_classes)]
+    if not isinstance(names, dict) or set(cast(dict[str, Any], names)) != set(keys) or names.get("0") == "LABEL_0":
+        return None
+    return LabelMap.telling_apart([str(names[key]) for key in keys])
 
 
 def _card(description: str | Mapping[str, Any], path: Path) -> Card:

@@ -41,7 +41,8 @@ def locate(source: str | Path) -> Path:
     name = str(source)
     if name in WEIGHTS:
         return _released(WEIGHTS[name])
-    if name.count("/") == 1 and path.suffix not in _SUFFIXES and not name.startswith((".", "/", "~")):
+    looks_local = path.suffix in _SUFFIXES or name.startswith((".", "/", "~")) or path.parent.is_dir()
+    if name.count("/") == 1 and not looks_local:
         return _hub_model(name)
     raise ValueError(f"no weights at {source}: no such file, and no such name; `internimage models` lists the names")
 
