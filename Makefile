@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs
+.PHONY: help demo test check bench docs wheel sanitize
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -30,6 +30,16 @@ check: $(READY) ## formatting, linting, types, import layers, layout
 
 bench: $(READY) ## measure operator, models and training step; OFFICIAL=path compares with an official checkout
 	$(BIN)/python -m benchmarks $(if $(OFFICIAL),--official $(OFFICIAL))
+
+wheel: $(READY) ## a wheel for this platform with the C++ kernel inside, in dist/
+	INTERNIMAGE_WHEEL_KERNEL=1 $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+sanitize: $(READY) ## the operator's tests with the C++ kernel under AddressSanitizer and UndefinedBehaviorSanitizer
+	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	INTERNIMAGE_CXXFLAGS="-g -O1 -UWITHOUT_AVX2 -UWITHOUT_AVX512 -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/ops/test_dcnv3_cpu.py tests/ops/test_dcnv3_op.py \
+	  -k "not fork and not compile and not compiled and not export and not opcheck and not transforms"
 
 docs: $(READY) ## check that every link and code block of the documentation works
 	$(BIN)/python -m pytest -q tests/test_docs.py

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from internimage.ops.dcnv3 import cpu
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -29,6 +31,7 @@ def _always(value_NHWGD: Tensor) -> str | None:
 
 # In the order of preference; the dispatcher's registrations in op.py follow the same order per device.
 BACKENDS: tuple[Backend, ...] = (
+    Backend("cpu", "C++ with AVX-512, AVX2 or plain vectors, compiled once per machine", cpu.why_not),
     Backend("reference", "plain PyTorch (grid_sample); any device, any floating dtype", _always),
 )
 
@@ -38,13 +41,21 @@ def backend_names() -> tuple[str, ...]:
     return tuple(backend.name for backend in BACKENDS)
 
 
+def why_not(name: str, value_NHWGD: Tensor) -> str | None:
+    """The reason why a backend can't run on this value, or None; ``ValueError`` for an unknown name."""
+    for backend in BACKENDS:
+        if backend.name == name:
+            return backend.why_not(value_NHWGD)
+    raise ValueError(f"unknown backend {name!r}; choose from {', '.join(backend_names())}")
+
+
 def explain(value_NHWGD: Tensor) -> str:
     """A table, one line per backend: which one runs and why not the others."""
     lines = [f"DCNv3 on {value_NHWGD.device}, {str(value_NHWGD.dtype).removeprefix('torch.')}:"]
     chosen = False
     for backend in BACKENDS:
         reason = backend.why_not(value_NHWGD)
-        verdict = f"no: {reason}" if reason else ("could run" if chosen else "runs")
+        verdict = f"can't run: {reason}" if reason else f"{'could run' if chosen else 'runs'}: {backend.what}"
         chosen = chosen or reason is None
-        lines.append(f"  {backend.name:<10} {verdict:<10} {backend.what}")
+        lines.append(f"  {backend.name:<10} {verdict}")
     return "\n".join(lines)

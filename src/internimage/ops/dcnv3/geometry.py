@@ -112,8 +112,8 @@ class DCNv3Geometry:
 
 def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """A number or a pair as a (height, width) pair of integers; ``ValueError`` for anything else."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    # A boolean is an int in Python, but kernel_size=True is always a mistake.
-    if len(values) != 2 or any(isinstance(item, bool) or int(item) != item for item in values):
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    # A boolean is an int in Python, but kernel_size=True is always a mistake. NumPy's integers have no other name.
+    if len(values) != 2 or any(isinstance(item, bool) or not hasattr(item, "__index__") for item in values):
         raise ValueError(f"{name} must be an integer or a (height, width) pair of integers, got {value!r}")
     return int(values[0]), int(values[1])

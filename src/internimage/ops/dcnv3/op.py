@@ -14,9 +14,10 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from internimage.ops.dcnv3 import backends
+from internimage.ops.dcnv3 import backends, cpu
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize, dcnv3_reference, dcnv3_reference_backward
 
@@ -72,32 +73,71 @@ def dcnv3(
     tensor([1., 1., 1.])
     """
     geometry = DCNv3Geometry.make(kernel_size, stride, padding, dilation, offset_scale, remove_center)
-    _check(value, offset, mask, geometry, normalize)
-    value, offset, mask = (_autocast(tensor) for tensor in (value, offset, mask))
-    if value.dtype not in _DTYPES or not value.dtype == offset.dtype == mask.dtype:
-        raise ValueError(
-            "value, offset and mask must share one dtype of float64, float32, bfloat16, float16; "
-            f"got {value.dtype}, {offset.dtype}, {mask.dtype}"
-        )
-    if backend is None:
-        op = cast(Any, torch.ops.internimage.dcnv3.default)
-        return op(value, offset, mask, *_settings(geometry), normalize)
-    if backend not in backends.backend_names():
-        raise ValueError(f"unknown backend {backend!r}; choose from {', '.join(backends.backend_names())}")
-    return dcnv3_reference(value, offset, mask, geometry, normalize)
+    value, offset, mask = _prepare(value, offset, mask, geometry, normalize)
+    if backend is not None and (reason := backends.why_not(backend, value)):
+        raise ValueError(f"backend {backend!r} can't take these tensors: {reason}")
+    if backend == "reference" or (backend is None and _is_transformed(value, offset, mask)):
+        return dcnv3_reference(value, offset, mask, geometry, normalize)
+    op = cast(Any, torch.ops.internimage.dcnv3.default)
+    return op(value, offset, mask, *_settings(geometry), normalize)
 
 
-def explain_dcnv3(value: Tensor, offset: Tensor | None = None, mask: Tensor | None = None, **settings: Any) -> str:
+def explain_dcnv3(
+    value: Tensor,
+    offset: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    normalize: Normalize = "none",
+    **settings: Any,
+) -> str:
     """Say which backend these tensors take and why not the others; takes what `dcnv3` takes, and checks it.
 
     >>> print(explain_dcnv3(torch.zeros(1, 4, 4, 2, 3)))
     DCNv3 on cpu, float32:
-      reference  runs       plain PyTorch (grid_sample); any device, any floating dtype
+      cpu        runs: C++ ...
+      reference  could run: plain PyTorch (grid_sample); any device, any floating dtype
     """
+    if (offset is None) != (mask is None):
+        raise ValueError("give offset and mask, or neither of them")
+    geometry = DCNv3Geometry.make(**settings)
     if offset is not None and mask is not None:
-        normalize = settings.pop("normalize", "none")
-        _check(value, offset, mask, DCNv3Geometry.make(**settings), normalize)
+        value, offset, mask = _prepare(value, offset, mask, geometry, normalize)
+    else:
+        value = _autocast(value)
+        _check_dtypes(value)
     return backends.explain(value)
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether a transform that knows PyTorch's own operators only is at work: torch.func, or forward-mode autograd.
+
+    Both would take the registered operator for a constant or refuse it; the reference consists of PyTorch's own.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return True
+    is_dual = forward_ad._current_level >= 0
+    return is_dual and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def _prepare(
+    value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry, normalize: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The tensors in autocast's dtype; ``ValueError`` for what does not fit."""
+    _check(value, offset, mask, geometry, normalize)
+    value, offset, mask = _autocast(value), _autocast(offset), _autocast(mask)
+    _check_dtypes(value, offset, mask)
+    return value, offset, mask
+
+
+def _check_dtypes(*tensors: Tensor) -> None:
+    found = [tensor.dtype for tensor in tensors]
+    if found[0] not in _DTYPES or len(set(found)) > 1:
+        raise ValueError(
+            "value, offset and mask must share one dtype of float64, float32, bfloat16, float16; "
+            f"got {', '.join(map(str, found))}"
+        )
 
 
 def _check(value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry, normalize: str) -> None:
@@ -150,6 +190,19 @@ def _backward(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settin
     return dcnv3_reference_backward(grad, value, offset, mask, _geometry(settings[:-1]), settings[-1])
 
 
+def _forward_cpu(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+    if reason := cpu.why_not(value):
+        cpu.warn_once(reason)
+        return _forward(value, offset, mask, *settings)
+    return cpu.forward(value, offset, mask, _geometry(settings[:-1]), settings[-1])
+
+
+def _backward_cpu(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    if cpu.why_not(value):
+        return _backward(grad, value, offset, mask, *settings)
+    return cpu.backward(grad, value, offset, mask, _geometry(settings[:-1]), settings[-1])
+
+
 def _fake_forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
     batch, _, _, groups, depth = value.shape
     return value.new_empty((batch, offset.shape[1], offset.shape[2], groups, depth))
@@ -175,16 +228,27 @@ def _flops(value_shape: Sequence[int], offset_shape: Sequence[int], *args: Any, 
     return 2 * 5 * batch * out_h * out_w * groups * points * value_shape[-1]
 
 
+def _flops_backward(
+    grad_shape: Sequence[int], value_shape: Sequence[int], offset_shape: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    """Eight multiply-adds a point and channel: at each corner one for the scalar product, one for the value."""
+    batch, out_h, out_w, groups, points, _ = offset_shape
+    return 2 * 8 * batch * out_h * out_w * groups * points * value_shape[-1]
+
+
 def _register() -> None:
     tensors = "Tensor value, Tensor offset, Tensor mask"
     torch.library.define(_FORWARD, f"({tensors}, {_SETTINGS}) -> Tensor")
     torch.library.define(_BACKWARD, f"(Tensor grad, {tensors}, {_SETTINGS}) -> (Tensor, Tensor, Tensor)")
     torch.library.impl(_FORWARD, "CompositeExplicitAutograd", _forward)
     torch.library.impl(_BACKWARD, "CompositeExplicitAutograd", _backward)
+    torch.library.impl(_FORWARD, "CPU", _forward_cpu)
+    torch.library.impl(_BACKWARD, "CPU", _backward_cpu)
     torch.library.register_fake(_FORWARD, _fake_forward)
     torch.library.register_fake(_BACKWARD, _fake_backward)
     torch.library.register_autograd(_FORWARD, _autograd, setup_context=_setup_context)
     register_flop_formula(torch.ops.internimage.dcnv3)(_flops)
+    register_flop_formula(torch.ops.internimage.dcnv3_backward)(_flops_backward)
 
 
 _register()

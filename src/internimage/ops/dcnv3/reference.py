@@ -46,7 +46,7 @@ def dcnv3_reference_backward(
     geometry: DCNv3Geometry,
     normalize: Normalize,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `dcnv3_reference` for value, offset and mask, in their dtypes; nothing but the inputs is kept."""
+    """Gradients of `dcnv3_reference` for value, offset and mask: their dtypes, contiguous; only the inputs are kept."""
     value, offset, mask = (_at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
     height, width = value.shape[1], value.shape[2]
     grid, inside = sampling_grid(offset, height, width, geometry)
@@ -66,10 +66,11 @@ def dcnv3_reference_backward(
     grad_x = _unfold_points(grad_grid_BKP2[..., 0], mask) * (2.0 * geometry.offset_scale / width)
     grad_y = _unfold_points(grad_grid_BKP2[..., 1], mask) * (2.0 * geometry.offset_scale / height)
     grad_offset = torch.where(inside, torch.stack((grad_x, grad_y), dim=-1), 0.0)
+    # Fake tensors promise contiguous gradients, and compiled code relies on that.
     return (
         _unfold_groups(grad_value_BDHW.flatten(2), value).to(value_NHWGD.dtype),
-        grad_offset.to(offset_NHWGK2.dtype),
-        grad_mask.to(mask_NHWGK.dtype),
+        grad_offset.contiguous().to(offset_NHWGK2.dtype),
+        grad_mask.contiguous().to(mask_NHWGK.dtype),
     )
 
 
@@ -153,4 +154,4 @@ def _normalize_backward(grad_NHWGK: Tensor, weights_NHWGK: Tensor, normalize: No
     if normalize == "softmax":
         weighted = grad_NHWGK * weights_NHWGK
         return weighted - weights_NHWGK * weighted.sum(-1, keepdim=True)
-    return grad_NHWGK * weights_NHWGK * (1 - weights_NHWGK) if normalize == "sigmoid" else grad_NHWGK.contiguous()
+    return grad_NHWGK * weights_NHWGK * (1 - weights_NHWGK) if normalize == "sigmoid" else grad_NHWGK
