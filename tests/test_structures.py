@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from internimage.structures import IMAGENET_MEAN, IMAGENET_STD, Classification, LabelMap, Preprocess
@@ -24,6 +26,18 @@ def test_labels_refuse_doubles_and_unknown_names() -> None:
         LabelMap(("ant", "cow", "ant"))
     with pytest.raises(ValueError, match="unknown class 'dog'; the classes are ant, cow"):
         LabelMap(("ant", "cow")).index("dog")
+
+
+@pytest.mark.parametrize("names", ["cat", 3, None, ("cat", 3)])
+def test_labels_are_a_list_of_texts(names: object) -> None:
+    with pytest.raises(ValueError, match=f"class names must be a list of texts, got {re.escape(repr(names))}"):
+        LabelMap(names)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    preprocess = Preprocess(mean=list(np.float32([0.5, 0.5, 0.5])), std=np.full(3, 0.25))
+    assert preprocess == Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert json.loads(json.dumps(preprocess.to_dict()))["std"] == [0.25, 0.25, 0.25]
 
 
 def test_doubles_are_seen_among_any_number_of_names() -> None:
@@ -60,6 +74,15 @@ def test_preprocess_survives_json() -> None:
     ("settings", "message"),
     [
         ({"size": 0}, "size must be a positive number"),
+        ({"size": "224"}, "size must be a positive number of pixels, got '224'"),
+        ({"size": 224.5}, "size must be a positive number of pixels, got 224.5"),
+        ({"size": True}, "size must be a positive number of pixels, got True"),
+        ({"crop_ratio": "1"}, r"crop_ratio must be in \(0, 1\], got '1'"),
+        ({"crop_ratio": float("nan")}, r"crop_ratio must be in \(0, 1\], got nan"),
+        ({"std": (1.0, float("nan"), 1.0)}, "mean and std must be made of finite numbers, got .*nan"),
+        ({"mean": ("0.5", "0.5", "0.5")}, "mean and std must be made of finite numbers, got .*'0.5'"),
+        ({"mean": 0.5}, "mean and std must be made of finite numbers, got 0.5"),
+        ({"std": (float("inf"),), "mean": (0.5,)}, "mean and std must be made of finite numbers"),
         ({"crop_ratio": 0.0}, r"crop_ratio must be in \(0, 1\]"),
         ({"crop_ratio": 1.01}, r"crop_ratio must be in \(0, 1\]"),
         ({"interpolation": "lanczos"}, "bicubic, bilinear or nearest, got 'lanczos'"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any, Literal, cast
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,7 +25,13 @@ class LabelMap:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
+        given: Any = self.names
+        # A text is a list of letters, which nobody means.
+        listed: bool = isinstance(given, Iterable) and not isinstance(given, str)
+        names = tuple(cast(Iterable[Any], given)) if listed else ()
+        if not listed or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"class names must be a list of texts, got {cast(object, given)!r:.80}")
+        object.__setattr__(self, "names", names)
         if doubles := sorted(name for name, count in Counter(self.names).items() if count > 1):
             raise ValueError(f"class names must be unique, but {', '.join(doubles)} occurs more than once")
 
@@ -76,12 +84,14 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-        if self.size < 1:
-            raise ValueError(f"size must be a positive number of pixels, got {self.size}")
-        if not 0 < self.crop_ratio <= 1:
-            raise ValueError(f"crop_ratio must be in (0, 1], got {self.crop_ratio}")
+        object.__setattr__(self, "mean", _finite(self.mean))
+        object.__setattr__(self, "std", _finite(self.std))
+        # JSON, YAML and command lines bring text and 224.5 where pixels belong.
+        if type(self.size) is not int or self.size < 1:
+            raise ValueError(f"size must be a positive number of pixels, got {self.size!r}")
+        ratio: Any = self.crop_ratio
+        if not isinstance(ratio, Real) or not 0 < float(ratio) <= 1:
+            raise ValueError(f"crop_ratio must be in (0, 1], got {ratio!r}")
         if self.interpolation not in ("bicubic", "bilinear", "nearest"):
             raise ValueError(f"interpolation must be bicubic, bilinear or nearest, got {self.interpolation!r}")
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
@@ -108,6 +118,13 @@ class Preprocess:
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown preprocessing settings {unknown}; known are {sorted(known)}")
         return cls(**values)
+
+
+def _finite(given: Any) -> tuple[float, ...]:
+    values = tuple(cast(Iterable[Any], given)) if isinstance(given, Iterable) else ()
+    if not values or not all(isinstance(value, Real) and math.isfinite(value) for value in values):
+        raise ValueError(f"mean and std must be made of finite numbers, got {given!r}")
+    return tuple(float(value) for value in values)
 
 
 @dataclass(frozen=True)

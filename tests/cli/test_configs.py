@@ -46,6 +46,8 @@ def test_a_recipe_builds(name: str, clothes: Path, tmp_path: Path) -> None:
     rates = {"lr": settings.lr, "weight_decay": settings.weight_decay, "layer_decay": settings.layer_decay}
     groups = param_groups(task.network, **rates, depths=task.depths, offset_lr_scale=settings.offset_lr_scale)
     assert sum(len(group["params"]) for group in groups) == len(list(task.network.parameters()))
+    assert not list((tmp_path / "run").iterdir()), "nothing is written before training begins"
+    cli.keep_config()
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
@@ -107,4 +109,7 @@ def test_arguments_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path("y/config.yaml").write_text("{}", encoding="utf-8")
     assert complete("test", ["--run=y"]) == ["--config", "y/config.yaml", "--run=y"]
     assert complete("test", ["--config", "y/config.yaml"]) == ["--config", "y/config.yaml"]
+    Path("own.yaml").write_text("run: z\n", encoding="utf-8")
+    assert complete("fit", ["-c", "own.yaml"]) == ["-c", "own.yaml"]
+    assert complete("fit", ["--config", path, "--config=own.yaml"]) == ["--config", path, "--config=own.yaml"]
     assert complete("fit", ["--model", "x", "--data", "y"]) == ["--model", "x", "--data", "y"]

@@ -146,10 +146,12 @@ def test_folders_that_are_not_a_runs(program: Program) -> None:
 
 
 def test_a_run_that_failed_at_the_start_is_no_obstacle(program: Program) -> None:
-    """Its folder holds a configuration and nothing worth keeping: mend the setting and start again."""
+    """It leaves nothing, or what is not worth keeping: mend the setting and start again."""
     few = ("--trainer.max_steps", 1, "--model.init_args.optimizer.warmup_epochs", 0.9)
     assert program(*RECIPE, "--run", "run", *few).status == 2
-    assert Path("run/config.yaml").is_file()
+    assert not list(Path("run").iterdir())
+    Path("run/tensorboard").mkdir()
+    Path("run/config.yaml").touch()
     assert program(*RECIPE, "--run", "run", "--trainer.fast_dev_run", 1).status == 0
 
 

@@ -134,3 +134,12 @@ def test_a_device_that_is_not_here_is_named(weights: Path, device: str) -> None:
         Classifier(weights, device=device)
     assert repr(device) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_scores_that_are_no_numbers_are_refused(weights: Path, pictures: Pictures) -> None:
+    """As those of a training that diverged."""
+    broken = Classifier(weights, device="cpu")
+    with torch.no_grad():
+        broken.model.state_dict()["head.fc.bias"].fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"animals\.safetensors gives scores that are not finite; .* other weights"):
+        broken(pictures[0])

@@ -199,6 +199,45 @@ def test_scaling_rule() -> None:
     assert small.scaled(-20).depths == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("name", list_models())
+def test_scaling_by_nothing_changes_nothing(name: str) -> None:
+    config = InternImageConfig.from_variant(name)
+    if name == "internimage_g":
+        with pytest.raises(
+            ValueError, match=r"the rule is for networks of pattern A-A-B-A.*got depths \(2, 2, 48, 4\)"
+        ):
+            config.scaled(0)
+    else:
+        assert config.scaled(0) == config
+
+
+def test_scaling_keeps_the_spacing_of_the_extra_norms() -> None:
+    larger = InternImageConfig.from_variant("h").scaled(2)
+    assert larger.depths == (7, 7, 38, 7)
+    assert larger.level2_post_norm_blocks == (5, 11, 17, 23, 29, 35)
+    assert InternImageConfig.from_variant("h").scaled(-3).level2_post_norm_blocks == (5, 11, 17, 23)
+    every_other = InternImageConfig(depths=(1, 1, 5, 1), level2_post_norm_blocks=(4, 2, 0))
+    assert every_other.scaled(0) == every_other
+    # One norm after the last of three blocks is one after every third.
+    doubled = InternImageConfig(depths=(1, 1, 3, 1), level2_post_norm_blocks=(2,)).scaled(8)
+    assert (doubled.depths, doubled.level2_post_norm_blocks) == ((2, 2, 6, 2), (2, 5))
+    # Odd group widths keep an even number of channels.
+    assert InternImageConfig.stacked(6, 3, 1, 1).scaled(1.5).channels == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depths": (4, 4, 2, 4)}, r"pattern A-A-B-A .*got depths \(4, 4, 2, 4\)"),
+        ({"groups": (4, 8, 16, 64)}, r"pattern A-A-B-A .*groups \(4, 8, 16, 64\)"),
+        ({"level2_post_norm_blocks": (1, 2, 9)}, r"evenly spaced level2_post_norm_blocks, got \(1, 2, 9\)"),
+    ],
+)
+def test_networks_that_the_scaling_rule_is_not_for(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InternImageConfig(**settings).scaled(1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -208,6 +247,9 @@ def test_scaling_rule() -> None:
         ({"channels": True}, "channels must be made of integers, got True"),
         ({"depths": (4, 4, 18)}, "depths and groups need 4 values each"),
         ({"depths": (4, 4, 18.0, 4)}, "depths must be made of integers"),
+        ({"depths": 4}, "depths must be a list of integers, got 4"),
+        ({"stem_strides": None}, "stem_strides must be a list of integers, got None"),
+        ({"channels": (64,)}, r"channels must be made of integers, got \(64,\)"),
         ({"depths": (4, 4, 0, 4)}, "depths and groups must be positive"),
         ({"groups": (3, 6, 12, 24)}, "3 groups do not divide 64 channels"),
         ({"level2_post_norm_blocks": (18,)}, r"must be different blocks of 18, got \(18,\)"),

@@ -120,6 +120,21 @@ def test_openmmlab(official: State, network: InternImageClassifier, tmp_path: Pa
     assert torch.equal(backbone.stem.conv1.bias, network.backbone.stem.conv1.bias)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_branch_for_date_and_place_is_left_out_in_words(
+    prefix: str, official: State, network: InternImageClassifier, tmp_path: Path
+) -> None:
+    """The released network for iNaturalist adds what it knows of date and place to the class scores."""
+    names = ("meta_head_1.0.weight", "meta_head_1.0.bias", "meta_norm.weight", "meta_head_2.0.weight", "meta_head.bias")
+    branch = {name: torch.zeros(2) for name in names}
+    torch.save({"model": prefixed(official | branch, prefix)}, tmp_path / "inat.pth")
+    found = read_checkpoint(tmp_path / "inat.pth")
+    assert_holds(found, network)
+    assert found.foreign == tuple(prefixed(branch, prefix))
+    report = load_checkpoint(create_model(network.config), found)
+    assert report.notes == ("the branch for date and place was left out",)
+
+
 def test_values_that_official_trainers_leave_beside_the_weights(
     official: State, network: InternImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,8 +75,9 @@ def test_rows_of_the_weight_table(row: Weights) -> None:
     assert row.image_size in (224, 384, 512, 640)
     last = row.name.split(".")[1].split("_")[-2]
     assert row.num_classes == {"in1k": 1000, "in22k": 21841, "inat18": 8142}[last]
-    assert (row.top1 is None) == (last == "in22k")
-    assert row.top1 is None or 83 < row.top1 < 93
+    # iNaturalist's was measured with the date and place of each image, which this network does not take.
+    assert (row.top1 is None) == (last != "in1k")
+    assert row.top1 is None or 83 < row.top1 < 91
     assert row.url == f"https://huggingface.co/OpenGVLab/InternImage/resolve/main/{row.file}"
     assert row.model_repository is None or row.model_repository.startswith("OpenGVLab/internimage_")
     assert row.licence == "MIT"
@@ -148,9 +149,22 @@ def test_a_hub_model_in_the_cache(repository: str, offline: Path, network: Inter
 
 
 def test_a_hub_model_in_parts_in_the_cache(offline: Path, network: InternImageClassifier) -> None:
-    write_in_parts(network, cached(offline / "cache", "owner/name"))
+    snapshot = cached(offline / "cache", "owner/name")
+    write_in_parts(network, snapshot)
+    (snapshot / "config.json").write_text("{}")
     assert locate("owner/name").name == "model.safetensors.index.json"
     assert torch.equal(create_model(network.config, pretrained="owner/name").head.fc.bias, network.head.fc.bias)
+
+
+def test_a_hub_model_whose_settings_are_not_here(offline: Path, network: InternImageClassifier) -> None:
+    """Weights that don't describe themselves would be read without their settings, unless there are none."""
+    write_in_parts(network, cached(offline / "cache", "owner/name"))
+    with pytest.raises(ConnectionError, match=r"LocalEntryNotFoundError.*Download model.safetensors and config.json"):
+        locate("owner/name")
+    asked = offline / "cache" / "models--owner--name" / ".no_exist" / COMMIT
+    asked.mkdir(parents=True)
+    (asked / "config.json").touch()
+    assert locate("owner/name").is_file()
 
 
 def test_a_hub_model_that_is_not_here(offline: Path) -> None:
@@ -187,7 +201,9 @@ class Hub(SimpleHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         self.send_response(code)
-        self.send_header("X-Error-Code", "EntryNotFound")
+        gated, known = "owner/gated/" in self.path, Path(self.translate_path(self.path)).parent.is_dir()
+        kind = "GatedRepo" if gated else "EntryNotFound" if known else "RepoNotFound"
+        self.send_header("X-Error-Code", kind)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -220,13 +236,13 @@ def test_downloading_from_a_hub(hub: tuple[Path, str], network: InternImageClass
     program = """
 from internimage.model import read_checkpoint
 from internimage.model.checkpoints.hub import locate
-for name in ("owner/ours", "owner/pickled", "owner/split", "owner/empty"):
+for name in ("owner/ours", "owner/pickled", "owner/split", "owner/empty", "owner/mistyped", "owner/gated"):
     try:
         found = read_checkpoint(locate(name))
         beside = (found.path.parent / "config.json").is_file()
         print(name, found.origin, len(found.state), found.card is not None, beside)
-    except ValueError as error:
-        print(error)
+    except (ValueError, ConnectionError) as error:
+        print(type(error).__name__, str(error).split(";")[0].split(".")[0])
 """
     environment = {
         **os.environ,
@@ -243,5 +259,7 @@ for name in ("owner/ours", "owner/pickled", "owner/split", "owner/empty"):
         f"owner/ours ours {count} True False",
         f"owner/pickled huggingface {count} False True",
         f"owner/split huggingface {count} False False",
-        "owner/empty has none of model.safetensors, model.safetensors.index.json, pytorch_model.bin",
+        "ValueError owner/empty has none of model",
+        "ValueError no weights at owner/mistyped: no such file, and no such repository on the hub",
+        "ConnectionError owner/gated could not be downloaded (GatedRepoError)",
     ], done.stderr

@@ -77,7 +77,10 @@ def test_classes_come_from_the_file_unless_said_otherwise(tmp_path: Path) -> Non
     assert equal(create_model("internimage_femto", pretrained=path), tuned)
     assert create_model("internimage_femto", pretrained=path, num_classes=1000).head.fc.out_features == 1000
     assert create_model("internimage_femto", pretrained=path, num_classes=0).num_classes == 0
-    assert create_model(InternImageConfig.from_variant("femto"), pretrained=path).num_classes == 1000
+    config = InternImageConfig.from_variant("femto")
+    with pytest.warns(UserWarning, match="trained for 3 classes, the configuration has 1000: the last layer starts"):
+        assert create_model(config, pretrained=path).num_classes == 1000
+    assert create_model(config, pretrained=path, features_only=True).config == config
 
 
 def test_imagenet_22k_head_becomes_a_1k_head(base: InternImageConfig, tmp_path: Path) -> None:
@@ -133,7 +136,7 @@ def test_a_file_without_middle_points(base: InternImageConfig, tmp_path: Path) -
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("theirs", "in_chans"), [(3, 1), (3, 4), (3, 7), (1, 3), (4, 1)])
+@pytest.mark.parametrize(("theirs", "in_chans"), [(3, 1), (3, 2), (3, 4), (3, 7), (1, 3), (4, 1), (4, 3)])
 def test_other_channels(theirs: int, in_chans: int, base: InternImageConfig, tmp_path: Path) -> None:
     """An image whose channels are all equal gives what it gave; other images need training."""
     trained = create_model(base, in_chans=theirs).eval()
@@ -216,12 +219,28 @@ def test_other_strides_are_noted(network: InternImageClassifier, tmp_path: Path)
 def test_weights_of_a_detector_have_no_head(network: InternImageClassifier, tmp_path: Path) -> None:
     state = {f"backbone.{key}": tensor for key, tensor in to_official(network.backbone.state_dict()).items()}
     torch.save({"state_dict": state | {"neck.conv.weight": torch.zeros(1)}}, tmp_path / "detector.pth")
-    model = create_model(network.config, pretrained=tmp_path / "detector.pth")
+    model = create_model(network.config, pretrained=tmp_path / "detector.pth", num_classes=10)
     assert equal(model.backbone, network.backbone)
     with pytest.raises(ValueError, match="it lacks a classification head, the conv head"):
         load_checkpoint(model, tmp_path / "detector.pth")
     report = load_checkpoint(model, tmp_path / "detector.pth", reset_head=True)
     assert report.notes == ("the checkpoint has no head: the model keeps its own",)
+
+
+def test_a_random_head_is_never_given_unasked(base: InternImageConfig, tmp_path: Path) -> None:
+    message = r"has no classification head; pass features_only=True, or num_classes=\.\.\. for a new head"
+    femto = create_model("internimage_femto", features_only=True)
+    ours = save_checkpoint(femto, tmp_path / "ours.safetensors")
+    official = write(to_official(femto.state_dict()), tmp_path)
+    for source in ("internimage_femto", femto.config, replace(femto.config, num_classes=0)):
+        for path in (ours, official):
+            with pytest.raises(ValueError, match=f"{path.name} {message}"):
+                create_model(source, pretrained=path)
+            assert equal(create_model(source, pretrained=path, features_only=True), femto)
+            assert create_model(source, pretrained=path, num_classes=4).num_classes == 4
+    bare = create_model(base, num_classes=0)
+    with pytest.raises(ValueError, match=message):
+        create_model(base, pretrained=write(to_official(bare.state_dict()), tmp_path, "bare.pth"))
 
 
 @pytest.mark.parametrize("left_out", ["levels.3.", "patch_embed.conv2", "dcn.mask"])
@@ -250,6 +269,26 @@ def test_models_that_take_no_weights(network: InternImageClassifier, saved: Path
         load_checkpoint(hollow, saved)
     load_checkpoint(hollow.to_empty(device="cpu"), saved)
     assert equal(hollow, network)
+
+
+def test_weights_of_64_bit_lose_nothing(network: InternImageClassifier, tmp_path: Path) -> None:
+    network.double()
+    with torch.no_grad():
+        network.head.fc.bias.fill_(1 / 3)
+    path = save_checkpoint(network, tmp_path / "a.safetensors")
+    model = create_model(network.config).double()
+    load_checkpoint(model, path)
+    assert equal(model, network)
+    assert create_model(network.config, pretrained=path).head.fc.bias.dtype == torch.float32
+
+
+def test_ema_of_a_checkpoint_that_was_read_already(network: InternImageClassifier, saved: Path) -> None:
+    with pytest.raises(ValueError, match=r"ema is chosen when the file is read: read_checkpoint\(path, ema=\.\.\.\)"):
+        load_checkpoint(network, read_checkpoint(saved), ema=True)
+
+
+def test_no_weights_are_no_weights(network: InternImageClassifier) -> None:
+    assert create_model(network.config, pretrained=None).config == network.config
 
 
 def test_weights_keep_the_model_s_precision(network: InternImageClassifier, saved: Path) -> None:

@@ -1,4 +1,4 @@
-"""How the C++ kernel comes to be: compiled once, by one of many processes, again when anything changes, or not at all."""
+"""How the C++ kernel comes to be: compiled once, by one of many processes, anew for any change, or not at all."""
 
 from __future__ import annotations
 

@@ -210,9 +210,7 @@ def test_transforms_of_torch_func_and_forward_mode() -> None:
 
     _, tangent = torch.func.jvp(ours, primals, tangents)
     step = 1e-6
-    ahead, behind = (
-        ours(*(p + sign * step * t for p, t in zip(primals, tangents, strict=True))) for sign in (1, -1)
-    )
+    ahead, behind = (ours(*(p + sign * step * t for p, t in zip(primals, tangents, strict=True))) for sign in (1, -1))
     assert relative_rms(tangent, (ahead - behind) / (2 * step)) < 1e-6
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(primals[1], tangents[1])

@@ -171,3 +171,19 @@ def test_half_precision_networks_are_drawn_too(run: Run) -> None:
     run.trainer.fit(run.task, run.datamodule)
     assert next(run.task.parameters()).dtype == torch.bfloat16
     assert (run.folder / "predictions.png").is_file()
+
+
+def test_a_page_without_mistakes_shows_none_of_an_earlier_one(run: Run, finished: Run) -> None:
+    run.folder.mkdir()
+    finished.trainer.state.fn = "fit"
+    report = ClassificationReport(run.folder)
+    report(finished.trainer, finished.task, finished.history)
+    assert (run.folder / "mistakes.png").is_file()
+    mistakes, finished.task.confident_mistakes = finished.task.confident_mistakes, lambda count: []
+    try:
+        page = report(finished.trainer, finished.task, finished.history).read_text(encoding="utf-8")
+    finally:
+        finished.task.confident_mistakes = mistakes
+    assert not (run.folder / "mistakes.png").exists()
+    assert 'href="./mistakes.png"' not in page
+    assert (run.folder / "predictions.png").is_file()

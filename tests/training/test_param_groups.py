@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from internimage import InternImageConfig, create_model
+from internimage import DCNv3, InternImageConfig, create_model
 from internimage.model.checkpoints.convert import to_official
 from internimage.training import param_groups
 from internimage.training.param_groups import blocks_after
@@ -118,6 +118,46 @@ def test_a_layer_decay_outside_its_range_is_refused(layer_decay: float) -> None:
     model = create_model("internimage_femto")
     with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\]"):
         param_groups(model, lr=1.0, weight_decay=0.0, depths=(2, 2, 4, 2), layer_decay=layer_decay)
+
+
+@pytest.mark.parametrize("depths", [(2, 2, 4, 2), (1, 1, 1, 1), (1, 1, 2)])
+def test_depths_of_another_network_are_refused(depths: tuple[int, ...]) -> None:
+    """Wrong ones would give rates above the peak, in silence."""
+    model = create_model("internimage_femto")
+    if depths == (2, 2, 4, 2):
+        assert param_groups(model, lr=1.0, weight_decay=0.0, depths=depths)
+        return
+    with pytest.raises(ValueError, match=r"backbone\.stages\.\d.* lies outside a backbone of depths \(1, 1, "):
+        param_groups(model, lr=1.0, weight_decay=0.0, depths=depths, layer_decay=0.5)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "offset_lr_scale"])
+@pytest.mark.parametrize("value", [-1e-3, float("nan"), float("inf")])
+def test_rates_that_are_none(name: str, value: float) -> None:
+    settings = {"lr": 1.0, "weight_decay": 0.0, "offset_lr_scale": 1.0} | {name: value}
+    with pytest.raises(ValueError, match=f"{name} must be a number of at least 0, got {value}"):
+        param_groups(create_model("internimage_femto"), depths=(1, 1, 2, 1), **settings)
+
+
+class Net(nn.Module):
+    """A network of someone else's around our layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = DCNv3(8, groups=2, center_feature_scale=True)
+        self.offset = nn.Linear(8, 2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_offsets_are_found_under_any_name(compiled: bool) -> None:
+    model = torch.compile(Net()) if compiled else Net()
+    groups = param_groups(model, lr=1.0, weight_decay=0.0, depths=(), offset_lr_scale=0.5)
+    slow = {name for group in groups if group["lr"] < 1.0 for name in group["names"]}
+    prefix = "_orig_mod." if compiled else ""
+    parts = [f"conv.{layer}.{part}" for layer in ("offset", "center_scale") for part in ("weight", "bias")]
+    assert slow == {prefix + part for part in parts}
+    alone = param_groups(Net().conv, lr=1.0, weight_decay=0.0, depths=(), offset_lr_scale=0.5)
+    assert {name for group in alone if group["lr"] < 1.0 for name in group["names"]} == {part[5:] for part in parts}
 
 
 def test_block_numbers_of_two_digits_are_not_mistaken() -> None:

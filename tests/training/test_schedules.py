@@ -7,8 +7,14 @@ import math
 import pytest
 import torch
 from timm.scheduler import CosineLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from internimage.training import WarmupCosine
+
+
+def parameter() -> Tensor:
+    return torch.zeros(1, requires_grad=True)
 
 
 def test_hand_computed_values() -> None:
@@ -46,8 +52,49 @@ def test_attached_every_group_keeps_its_own_peak() -> None:
     attached = schedule.attach(optimizer)
     for step in range(7):
         rates = [group["lr"] for group in optimizer.param_groups]
-        assert rates[:2] == pytest.approx([schedule.rate(step, 1.0), schedule.rate(step, 0.1)], rel=1e-12), step
+        top = schedule.rate(step, 1.0)
+        assert rates[:2] == pytest.approx([top, 0.1 * top], rel=1e-12), step
         assert rates[2] == 0.0, "a frozen group must stay frozen"
+        optimizer.step()
+        attached.step()
+
+
+def test_slow_groups_never_outgrow_their_peak() -> None:
+    """Layer decay makes peaks below warmup_lr and min_lr, which are the fastest group's, as with timm's lr_scale."""
+    scales, total, warmup = (1.0, 1e-2, 1e-4), 20, 5
+    ours = torch.optim.SGD([{"params": [parameter()], "lr": 0.3 * scale} for scale in scales], lr=0.3)
+    attached = WarmupCosine(total, warmup, warmup_lr=0.02, min_lr=0.01).attach(ours)
+    groups = [{"params": [parameter()], "lr_scale": scale} for scale in scales]
+    reference = torch.optim.SGD(groups, lr=0.3)
+    theirs = CosineLRScheduler(
+        reference, t_initial=total, lr_min=0.01, warmup_t=warmup, warmup_lr_init=0.02, t_in_epochs=False
+    )
+    for step in range(total):
+        theirs.step_update(step)
+        rates = [group["lr"] for group in ours.param_groups]
+        assert rates == pytest.approx([group["lr"] for group in reference.param_groups], rel=1e-9), step
+        assert all(rate <= 0.3 * scale for rate, scale in zip(rates, scales, strict=True)), step
+        ours.step()
+        attached.step()
+
+
+def test_nothing_moves_where_every_group_is_frozen() -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=0.0)
+    attached = WarmupCosine(total_steps=4, warmup_steps=1, warmup_lr=0.1, min_lr=0.1).attach(optimizer)
+    for _ in range(5):
+        assert optimizer.param_groups[0]["lr"] == 0.0
+        optimizer.step()
+        attached.step()
+
+
+def test_attached_again_the_peak_is_the_rate_of_now() -> None:
+    optimizer = torch.optim.SGD([parameter()], lr=1.0)
+    WarmupCosine(total_steps=10).attach(optimizer)
+    optimizer.param_groups[0]["lr"] = 0.25
+    schedule = WarmupCosine(total_steps=6, warmup_steps=2)
+    attached = schedule.attach(optimizer)
+    for step in range(6):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule.rate(step, 0.25), rel=1e-12), step
         optimizer.step()
         attached.step()
 
@@ -56,7 +103,7 @@ def test_a_restored_schedule_goes_on_where_it_stopped() -> None:
     schedule = WarmupCosine(total_steps=10, warmup_steps=3, warmup_lr=0.1)
 
     def attach() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        optimizer = torch.optim.SGD([parameter()], lr=1.0)
         return optimizer, schedule.attach(optimizer)
 
     first, attached = attach()
@@ -70,6 +117,33 @@ def test_a_restored_schedule_goes_on_where_it_stopped() -> None:
         assert second.param_groups[0]["lr"] == pytest.approx(schedule.rate(step, 1.0)), step
         second.step()
         resumed.step()
+
+
+def test_a_resumed_training_takes_the_new_settings() -> None:
+    def attach(schedule: WarmupCosine, peak: float) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        optimizer = torch.optim.SGD([{"params": [parameter()], "lr": rate} for rate in (peak, peak / 4)])
+        return optimizer, schedule.attach(optimizer)
+
+    first, attached = attach(WarmupCosine(total_steps=10, warmup_steps=3, warmup_lr=0.1), 1.0)
+    for _ in range(5):
+        first.step()
+        attached.step()
+    changed = WarmupCosine(total_steps=20, warmup_steps=2, min_lr=0.05)
+    second, resumed = attach(changed, 0.4)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(attached.state_dict())
+    assert resumed.get_last_lr() == [group["lr"] for group in second.param_groups]
+    for step in range(5, 20):
+        top = changed.rate(step, 0.4)
+        assert [group["lr"] for group in second.param_groups] == pytest.approx([top, top / 4], rel=1e-12), step
+        second.step()
+        resumed.step()
+    # A second resume starts from what the first one left.
+    third, again = attach(changed, 0.4)
+    third.load_state_dict(second.state_dict())
+    again.load_state_dict(resumed.state_dict())
+    assert [group["initial_lr"] for group in third.param_groups] == [0.4, 0.1]
+    assert third.param_groups[0]["lr"] == pytest.approx(changed.rate(20, 0.4))
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(0, 0), (10, 10), (10, 11), (10, -1), (1, 1)])

@@ -153,7 +153,7 @@ def test_fewer_classes_than_bars_make_a_shorter_card():
 
 
 def test_equal_names_do_not_make_a_wrong_index_right():
-    labels = LabelMap(("crane", "crane", *map(str, range(998))))
+    labels = LabelMap.telling_apart(("crane", "crane", *map(str, range(998))))
     result = Classification((1.0, *[0.0] * 999), labels)
     sheet = draw_predictions([grey_picture()], [result], [1])
     assert sheet.getpixel((GAP + 80, GAP + CELL + 1)) == rgb(WRONG)

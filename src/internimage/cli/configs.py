@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
@@ -39,6 +40,12 @@ def _checked(path: Path) -> Path:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file; give a configuration in YAML") from None
     return path
+
+
+def settings_in(path: str) -> dict[str, Any]:
+    """The top-level settings of a configuration file; none where it holds something else."""
+    values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return cast(dict[str, Any], values) if isinstance(values, dict) else {}
 
 
 def resolve_config_names(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from internimage.data import FolderDataset, ImageReadError, export_samples, open_split, read_image
-from internimage.data.class_folders import find_split
+from internimage.data.class_folders import class_folders, find_split, labels_in
+from internimage.data.images import skipped_below
+from internimage.data.samples.fashion_mnist import check_export
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.what == "check":
         return _check(options.check.folder)
     target = Path(options.samples.folder)
+    check_export(target, {"train": options.samples.train, "test": options.samples.val})
     export_samples(target / "train", "train", options.samples.train)
     export_samples(target / "val", "test", options.samples.val)
     print(f"{options.samples.train} + {options.samples.val} images in {target}/train and {target}/val")
@@ -38,9 +41,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(folder: str) -> int:
     bad: list[ImageReadError] = []
+    labels, roots = labels_in(folder), set[Path]()
     has_test = find_split(Path(folder), "test") is not None
     for split in ("train", "val", "test") if has_test else ("train", "val"):
-        dataset: FolderDataset = open_split(folder, split, transform=_same)
+        dataset: FolderDataset = open_split(folder, split, transform=_same, labels=labels)
+        roots.add(dataset.root)
         counts = Counter(dataset.targets)
         least, most = min(counts.values()), max(counts.values())
         print(f"{split:<6} {len(dataset):>7,} images, {len(dataset.labels)} classes, {least} to {most} images a class")
@@ -49,6 +54,11 @@ def _check(folder: str) -> int:
                 read_image(path)
             except ImageReadError as error:
                 bad.append(error)
+    skipped = [path for root in roots for below in class_folders(root) for path in skipped_below(below)]
+    if skipped:
+        suffixes = sorted({path.suffix.lower() or "none" for path in skipped})
+        shown = ", ".join(suffixes[:8]) + (", ..." if len(suffixes) > 8 else "")
+        print(f"{len(skipped)} files were skipped for their suffix ({shown})")
     for error in bad:
         print(f"internimage: {error}", file=sys.stderr)
     print("every image can be read" if not bad else f"{len(bad)} images can't be read: mend or remove them")

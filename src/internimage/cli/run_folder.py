@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.tasks.checkpoints import LAST, WEIGHTS_FILE
 from internimage.tasks.classification_report import REPORT_FILE
 
 CONFIG_FILE, METRICS_FILE, CHECKPOINTS, LOGS = "config.yaml", "metrics.csv", "checkpoints", "tensorboard"
 _PICTURES = ("curves.png", "predictions.png", "mistakes.png", "confusion_matrix.png")
-# All that a run writes; whatever else lies in its folder belongs to the user.
-_MADE = (CONFIG_FILE, METRICS_FILE, CHECKPOINTS, LOGS, WEIGHTS_FILE, "model.json", REPORT_FILE, *_PICTURES)
-# A run that failed before its first epoch leaves no more than these.
-_WORTHLESS = {CONFIG_FILE, LOGS}
+# All that a run writes; whatever else lies in its folder belongs to the user. The configuration comes last: where
+# clearing is cut short, the folder can still be recognised.
+_MADE = (METRICS_FILE, CHECKPOINTS, LOGS, WEIGHTS_FILE, "model.json", REPORT_FILE, *_PICTURES, CONFIG_FILE)
+# What a trial run, a test or a run that failed before its first epoch may leave: nothing that was learned.
+_WORTHLESS = set(_MADE) - {CHECKPOINTS, WEIGHTS_FILE}
 
 
 def check_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
@@ -26,27 +32,87 @@ def check_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
     if resume:
         if not (run / CHECKPOINTS / LAST).is_file():
             raise ValueError(f"{run} has no {CHECKPOINTS}/{LAST}: there is nothing to resume; leave out --resume")
+        _check_writable(run)
         return
     try:
         run.mkdir(parents=True, exist_ok=True)
         there = {path.name for path in run.iterdir()}
     except OSError as error:
         raise ValueError(f"{run} can't be made a folder ({error.strerror}); choose another --run") from None
-    if not os.access(run, os.W_OK):
-        raise ValueError(f"{run} can't be written to; choose another --run, or change its permissions")
-    if {CONFIG_FILE, CHECKPOINTS} <= there:
+    _check_writable(run)
+    states = run / CHECKPOINTS
+    if states.is_dir() and not any(states.iterdir()):
+        there.discard(CHECKPOINTS)
+    if CONFIG_FILE in there and there & {CHECKPOINTS, WEIGHTS_FILE}:
         if not overwrite:
             raise ValueError(
                 f"{run} holds a run already; choose another --run, go on with --resume, or pass --overwrite"
             )
-    elif there - _WORTHLESS:
+    # Beside a run may lie what is not its own: to overwrite removes only what is.
+    elif there - _WORTHLESS and not (overwrite and CONFIG_FILE in there):
         raise ValueError(f"{run} holds other files; choose an empty or a new folder for --run")
 
 
+def _check_writable(run: Path) -> None:
+    if not os.access(run, os.W_OK):
+        raise ValueError(f"{run} can't be written to; choose another --run, or change its permissions")
+
+
 def clear_folder(run: Path) -> None:
-    """Remove what an earlier run left in the folder; files that no run writes stay."""
+    """Remove what an earlier run left in the folder; files that no run writes stay, and what links lead to."""
     for name in _MADE:
-        if (run / name).is_dir():
-            shutil.rmtree(run / name)
-        else:
-            (run / name).unlink(missing_ok=True)
+        _remove(run / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class FolderClaim(Callback):
+    """Replaces an older run, and keeps the configuration, when training really begins: till then nothing is lost.
+
+    By then all settings have proved right and a state to resume has been loaded.
+
+    Args:
+        run: the folder.
+        keep_config: writes the configuration.
+        resume: the run in the folder goes on.
+    """
+
+    def __init__(self, run: Path, keep_config: Callable[[], None], *, resume: bool) -> None:
+        self.run, self.keep_config, self.resume = run, keep_config, resume
+        self.claimed = False
+        self._old_logs = self._logs()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The folder is this run's now."""
+        self.claimed = True
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                # It has begun a file among the old run's; closed, it begins another one when it is used.
+                if isinstance(logger, TensorBoardLogger) and not self.resume:
+                    logger.experiment.close()
+            if not self.resume:
+                # A linked folder stays where it is, without the file that has just been begun there.
+                self._withdraw_logs()
+                clear_folder(self.run)
+            self.keep_config()
+
+    @rank_zero_only
+    def withdraw(self) -> None:
+        """After an error: leave the folder as it was, if training has not begun."""
+        if not self.claimed:
+            self._withdraw_logs()
+
+    def _withdraw_logs(self) -> None:
+        for path in self._logs() - self._old_logs:
+            _remove(path)
+        logs = self.run / LOGS
+        if not self._old_logs and logs.is_dir() and not logs.is_symlink() and not any(logs.iterdir()):
+            logs.rmdir()
+
+    def _logs(self) -> set[Path]:
+        return set((self.run / LOGS).iterdir()) if (self.run / LOGS).is_dir() else set()

@@ -19,8 +19,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from internimage.cli.configs import resolve_config_names
-from internimage.cli.run_folder import CHECKPOINTS, CONFIG_FILE, LOGS, METRICS_FILE, check_folder, clear_folder
+from internimage.cli.configs import resolve_config_names, settings_in
+from internimage.cli.run_folder import CHECKPOINTS, CONFIG_FILE, LOGS, METRICS_FILE, FolderClaim, check_folder
 from internimage.data import ImageReadError
 from internimage.tasks import BaseTask, ClassificationData, ClassificationTask
 from internimage.tasks.callbacks import History, Report
@@ -87,8 +87,12 @@ class TrainingCLI(LightningCLI):
     @property
     def state(self) -> Path | None:
         """The checkpoint that this command starts from, if there is one."""
-        path = self.run_folder / CHECKPOINTS / (LAST if self.command == "fit" else BEST)
-        return path if path.is_file() and (self.command != "fit" or self.config["resume"]) else None
+        if self.command == "fit" and not self.config["resume"]:
+            return None
+        # Without validation, no epoch is the best one.
+        names = (LAST,) if self.command == "fit" else (BEST, LAST)
+        paths = [self.run_folder / CHECKPOINTS / name for name in names]
+        return next((path for path in paths if path.is_file()), None)
 
     def before_instantiate_classes(self) -> None:
         """Look at the folder before anything is built, and fetch no weights that a checkpoint replaces."""
@@ -105,16 +109,13 @@ class TrainingCLI(LightningCLI):
             self.config["model.init_args.pretrained"] = False
 
     def after_instantiate_classes(self) -> None:
-        """Everything is built: only now replace an older run, and keep the configuration."""
+        """Everything is built: look at what can be wrong before a trainer starts."""
         if self.command == "fit":
             self.datamodule.setup("fit")
             cast(BaseTask, self.model).check_schedule(self.trainer)
-            self._claim_folder()
 
-    @rank_zero_only
-    def _claim_folder(self) -> None:
-        if not self.config["resume"]:
-            clear_folder(self.run_folder)
+    def keep_config(self) -> None:
+        """Write down what was asked for."""
         self._typed["resume"] = self._typed["overwrite"] = False
         target = str(self.run_folder / CONFIG_FILE)
         self.parser.save(self._typed, target, overwrite=True, skip_none=False, multifile=False)
@@ -141,7 +142,7 @@ class TrainingCLI(LightningCLI):
     def _callbacks(self) -> list[Callback]:
         run = self.run_folder
         history = History(run / METRICS_FILE)
-        report = Report(ClassificationReport(run), history)
+        self.report = report = Report(ClassificationReport(run), history)
         if self.command != "fit":
             history.read()
             return [report]
@@ -149,7 +150,9 @@ class TrainingCLI(LightningCLI):
         average = [] if self.config["ema"] is None else [MovingAverage(self.config["ema"])]
         # It refuses to run where there is no logger.
         rates = [] if self.config_init["trainer"]["logger"] is False else [LearningRateMonitor("step")]
+        self.claim = FolderClaim(run, self.keep_config, resume=self.config["resume"])
         return [
+            self.claim,
             # The first to hear of an interruption, so that the weights are back when they are saved.
             *average,
             history,
@@ -176,8 +179,15 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 def _fit(cli: TrainingCLI) -> int:
     state = None if cli.state is None else str(cli.state)
-    if not _run(lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)):
-        if not (cli.run_folder / CHECKPOINTS / LAST).is_file():
+    try:
+        is_done = _run(
+            lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)
+        )
+    finally:
+        cli.claim.withdraw()
+    if not is_done:
+        has_begun = state is not None or cli.claim.claimed
+        if not has_begun or not (cli.run_folder / CHECKPOINTS / LAST).is_file():
             print("stopped before the first step: nothing to resume", file=sys.stderr)
         else:
             again = shlex.join(["internimage", "fit", "--run", str(cli.run_folder), "--resume"])
@@ -193,6 +203,8 @@ def _measure(cli: TrainingCLI) -> int:
     run = cli.trainer.test if cli.command == "test" else cli.trainer.validate
     if cli.state is None:
         log.warning("%s has no %s/%s: the model is measured as it was built", cli.run_folder, CHECKPOINTS, BEST)
+    elif cli.state.name == LAST:
+        log.warning("%s has no %s/%s: the last state is measured", cli.run_folder, CHECKPOINTS, BEST)
     state = None if cli.state is None else str(cli.state)
     cli.run_folder.mkdir(parents=True, exist_ok=True)
     results: list[Any] = []
@@ -206,6 +218,8 @@ def _measure(cli: TrainingCLI) -> int:
     if cli.trainer.is_global_zero:
         for name, value in sorted(results[0].items()):
             print(f"{name:<22} {value:.4f}")
+        if (error := cli.report.error) is not None:
+            raise error
         print(f"report: {cli.run_folder / REPORT_FILE}")
     return 0
 
@@ -246,7 +260,8 @@ def complete(command: str, arguments: list[str]) -> list[str]:
         ValueError: no such configuration, or there is no run where one is needed.
     """
     arguments = resolve_config_names(arguments)
-    run, config = _value(arguments, "--run"), _value(arguments, "--config") or _value(arguments, "-c")
+    configs = _values(arguments, "--config", "-c")
+    run, config = next(iter(_values(arguments, "--run")), None), next(iter(configs), None)
     if run is not None and config is None:
         own = Path(run) / CONFIG_FILE
         if own.is_file():
@@ -254,18 +269,22 @@ def complete(command: str, arguments: list[str]) -> list[str]:
             return ["--config", str(own), *arguments]
         if "--resume" in arguments or (command != "fit" and not any(text.startswith("--model") for text in arguments)):
             raise ValueError(f"{run} holds no run: there is no {CONFIG_FILE} in it; give the folder of a run")
-    if run is None and config is not None and Path(config).name != CONFIG_FILE:
+    is_named = any(Path(path).name == CONFIG_FILE or "run" in settings_in(path) for path in configs)
+    if run is None and config is not None and not is_named:
         return [*arguments, "--run", f"runs/{Path(config).stem}"]
     return arguments
 
 
-def _value(arguments: Sequence[str], name: str) -> str | None:
+def _values(arguments: Sequence[str], *names: str) -> list[str]:
+    """All values of an option that has these names."""
+    found: list[str] = []
     for position, argument in enumerate(arguments):
-        if argument == name and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}=")
-    return None
+        if argument in names and position + 1 < len(arguments):
+            found.append(arguments[position + 1])
+        name, equals, value = argument.partition("=")
+        if equals and name in names:
+            found.append(value)
+    return found
 
 
 def _quieten() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -142,10 +143,11 @@ def open_split(
 ) -> FolderDataset:
     """One split of a folder tree.
 
-    Where ``root`` has the folders ``train`` and ``val`` (or ``valid``, ``validation``) and perhaps ``test``, that
-    folder is opened, with the classes of ``train``. Where it has class folders, the images of each are split by a hash
-    of their paths: an added image leaves the others in their split, except where a class is so small that it needs
-    it to have one image on either side. Without test images, ``test`` is ``val``, with a warning in the log.
+    Where ``root`` has the folders ``train`` and ``val`` (or ``valid``, ``validation``) and perhaps ``test``, with
+    capitals or without, that folder is opened, with the classes of ``train``. Where it has class folders, the images
+    of each are split by a hash of their paths: an added image leaves the others in their split, except where a class
+    is so small that it needs it to have one image on either side. Without test images, ``test`` is ``val``, with a
+    warning in the log.
 
     Args:
         root: the folder.
@@ -175,6 +177,7 @@ def open_split(
             )
         labels = labels_in(root) if labels is None else labels
         return FolderDataset(folder, labels=labels, transform=transform, in_chans=in_chans)
+    labels = labels_in(root) if labels is None else labels
     whole = FolderDataset(root, labels=labels, transform=transform, in_chans=in_chans)
     train, val = _split_by_hash(whole, val_fraction, seed)
     if split == "train":
@@ -202,4 +205,5 @@ def _split_by_hash(whole: FolderDataset, val_fraction: float, seed: int) -> tupl
 
 def _draw(text: str) -> float:
     """A number in [0, 1) that depends on ``text`` alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+    # A file's name need not be valid text.
+    return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest()[:6]) / 2**48

@@ -115,12 +115,22 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def images_below(folder: Path) -> list[Path]:
     """All visible image files in ``folder`` and its subfolders, sorted by path; raises ``ValueError`` if unreadable."""
-    found: list[Path] = []
+    return sorted((path for path in _visible_files(folder) if _has_suffix(path)), key=Path.as_posix)
+
+
+def skipped_below(folder: Path) -> list[Path]:
+    """All visible files in ``folder`` and its subfolders that `images_below` leaves out for their suffix."""
+    return [path for path in _visible_files(folder) if not _has_suffix(path)]
+
+
+def _has_suffix(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, onerror=_fail_listing):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = [Path(parent, name) for name in files if not name.startswith(".")]
-        found += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found, key=Path.as_posix)
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
 
 
 def _fail_listing(error: OSError) -> NoReturn:

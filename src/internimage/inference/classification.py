@@ -41,7 +41,7 @@ class Classifier:
     """
 
     def __init__(self, source: str | Path, *, device: str | None = None, ema: bool | None = None) -> None:
-        self.device = pick_device(device)
+        self.device, self._source = pick_device(device), source
         model, card = load_classifier(source, ema=ema)
         self.model = model.to(self.device)
         self.labels = cast(LabelMap, card.labels)
@@ -62,6 +62,7 @@ class Classifier:
 
         Raises:
             ImageReadError: an image can't be read; `stream` goes on instead.
+            ValueError: the network's scores are no numbers.
         """
         single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
         results: list[Classification] = []
@@ -99,6 +100,11 @@ class Classifier:
         probabilities: Iterator[list[float]] = iter(())
         if readable:
             scores_NC = self.model(torch.stack(readable).to(self.device))
+            if not scores_NC.isfinite().all():
+                raise ValueError(
+                    f"{self._source} gives scores that are not finite; its training diverged or the file is damaged: "
+                    "use other weights"
+                )
             probabilities = iter(scores_NC.float().softmax(-1).cpu().tolist())
         return [
             Classification(tuple(next(probabilities)), self.labels, source) if isinstance(image, Tensor) else image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast
 
@@ -41,7 +41,8 @@ _OFFICIAL_OTHERS = (
     "level2_post_norm_block_ids",
 )
 OFFICIAL_ARGUMENTS = frozenset({*_OFFICIAL_FIELDS, *_OFFICIAL_OTHERS})
-_INTEGERS = ("channels", "depths", "groups", "level2_post_norm_blocks", "num_classes", "in_chans", "stem_strides")
+_LISTS = ("depths", "groups", "level2_post_norm_blocks", "stem_strides")
+_INTEGERS = ("channels", "num_classes", "in_chans")
 _NUMBERS = ("mlp_ratio", "head_ratio", "offset_scale", "drop_rate", "drop_path_rate")
 _SWITCHES = ("post_norm", "res_post_norm", "center_feature_scale", "remove_center", "gradient_checkpointing")
 
@@ -104,18 +105,21 @@ class InternImageConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("depths", "groups", "level2_post_norm_blocks", "stem_strides"):
+        for name in _LISTS:
+            value = getattr(self, name)
+            if not isinstance(value, Iterable):
+                raise ValueError(f"{name} must be a list of integers, got {value!r}")
             # JSON and YAML bring lists; a frozen value is hashable.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, tuple(cast(Iterable[int], value)))
         self._check_types()
         self._check_stages()
         self._check_choices()
 
     def _check_types(self) -> None:
         # JSON, YAML and command lines bring text and 64.0 where integers belong; torch would say so much later.
-        for name in _INTEGERS:
+        for name in (*_LISTS, *_INTEGERS):
             value: Any = getattr(self, name)
-            items = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+            items = cast(tuple[Any, ...], value) if name in _LISTS else (value,)
             if not all(type(item) is int for item in items):
                 raise ValueError(f"{name} must be made of integers, got {value!r}")
         for name in _NUMBERS:
@@ -216,7 +220,11 @@ class InternImageConfig:
     def scaled(self, phi: float) -> InternImageConfig:
         """The scaling rule: depth grows by 1.09**phi, width by 1.36**phi, so that parameters grow by about 2**phi.
 
-        Width is rounded to the group width; L1 keeps its share of the depth and L3 takes the rest.
+        Width is rounded to the group width; L1 keeps its share of the depth and L3 takes the rest, with the extra
+        norms of H at the spacing they have.
+
+        Raises:
+            ValueError: a network that does not follow the stacking rules, as G.
 
         Source: section 3.2, arXiv:2211.05778 (alpha = 1.09, beta = 1.36).
 
@@ -224,12 +232,37 @@ class InternImageConfig:
         >>> small.channels, small.depths
         (80, (4, 4, 21, 4))
         """
-        group_width = self.channels // self.groups[0]
+        group_width, outer, inner = self.channels // self.groups[0], self.depths[0], self.depths[2]
+        shape = (outer, outer, inner, outer), tuple(width // group_width for width in self.stage_channels)
+        if (self.depths, self.groups) != shape or outer > inner:
+            raise ValueError(
+                "the rule is for networks of pattern A-A-B-A (A <= B) and one group width, "
+                f"got depths {self.depths} and groups {self.groups}"
+            )
         total = round(sum(self.depths) * 1.09**phi)
-        depth_outer = max(1, round(self.depths[0] * 1.09**phi))
-        channels = max(1, round(self.channels * 1.36**phi / group_width)) * group_width
-        shape = self.stacked(channels, group_width, depth_outer, max(depth_outer, total - 3 * depth_outer))
-        return replace(self, channels=shape.channels, depths=shape.depths, groups=shape.groups)
+        depth_outer = max(1, round(outer * 1.09**phi))
+        depth_inner = max(depth_outer, total - 3 * depth_outer)
+        # The stem has half of the channels, so they stay even.
+        unit = group_width * (1 + group_width % 2)
+        channels = max(1, round(self.channels * 1.36**phi / unit)) * unit
+        scaled = self.stacked(channels, group_width, depth_outer, depth_inner)
+        blocks = self._post_norm_blocks(depth_inner)
+        return replace(
+            self, channels=channels, depths=scaled.depths, groups=scaled.groups, level2_post_norm_blocks=blocks
+        )
+
+    def _post_norm_blocks(self, depth: int) -> tuple[int, ...]:
+        """Blocks that an extra normalisation follows in a stage 3 of ``depth`` blocks, spaced as they are here."""
+        blocks = sorted(self.level2_post_norm_blocks)
+        if not blocks:
+            return ()
+        # A single norm after n blocks is one after every n.
+        step = blocks[1] - blocks[0] if len(blocks) > 1 else blocks[0] + 1
+        if blocks != list(range(blocks[0], self.depths[2], step)):
+            raise ValueError(f"the rule is for evenly spaced level2_post_norm_blocks, got {tuple(blocks)}")
+        if depth == self.depths[2]:
+            return self.level2_post_norm_blocks
+        return tuple(range(blocks[0], depth, step))
 
     @classmethod
     def from_official(cls, arguments: Mapping[str, Any]) -> InternImageConfig:

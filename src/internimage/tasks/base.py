@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from internimage.model import Card
@@ -16,6 +19,7 @@ from internimage.model.variants import describe_variant
 from internimage.structures import LabelMap
 from internimage.training import WarmupCosine, param_groups
 
+log = logging.getLogger(__name__)
 # What may differ between the parts of one training: none of it changes a weight's meaning.
 _FREE = {"num_classes", "drop_rate", "drop_path_rate", "drop_path_schedule", "gradient_checkpointing"}
 
@@ -75,15 +79,33 @@ class BaseTask(LightningModule):
         checkpoint[CARD_KEY] = self.card().to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a state of other classes or another network, in words."""
+        """Refuse a state of other classes or another network, in words; a training goes on with these settings."""
         if CARD_KEY in checkpoint:
             check_same(Card.from_dict(checkpoint[CARD_KEY]), self.card(), str(self.trainer.ckpt_path))
+        if self.trainer.state.fn != "fit":
+            return
+        averages = any(isinstance(callback, WeightAveraging) for callback in cast(Any, self.trainer).callbacks)
+        if "current_model_state" in checkpoint and not averages:
+            # The optimizer's moments are those of the raw weights.
+            checkpoint["state_dict"] = checkpoint.pop("current_model_state")
+            if self.trainer.is_global_zero:
+                log.info("the moving average is switched off: training goes on from the raw weights")
+        s = self.optimizer_settings
+        for saved in checkpoint.get("optimizer_states", ()):
+            regroup(saved, self._groups(1.0), {"betas": s.betas, "eps": s.eps})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over `param_groups`, a step-wise `WarmupCosine`."""
         s = self.optimizer_settings
         scale = 1.0 if s.lr_batch_size is None else self._images_per_step() / s.lr_batch_size
-        groups = param_groups(
+        optimizer = torch.optim.AdamW(self._groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps)
+        steps, warmup = self._steps()
+        schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
+
+    def _groups(self, scale: float) -> list[dict[str, Any]]:
+        s = self.optimizer_settings
+        return param_groups(
             self.network,
             lr=s.lr * scale,
             weight_decay=s.weight_decay,
@@ -91,10 +113,6 @@ class BaseTask(LightningModule):
             layer_decay=s.layer_decay,
             offset_lr_scale=s.offset_lr_scale,
         )
-        optimizer = torch.optim.AdamW(groups, lr=s.lr * scale, betas=s.betas, eps=s.eps)
-        steps, warmup = self._steps()
-        schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
 
     def check_schedule(self, trainer: Trainer) -> None:
         """Raise ``ValueError`` if the warm-up is as long as the training, before anything is written.
@@ -114,7 +132,9 @@ class BaseTask(LightningModule):
         total = trainer.estimated_stepping_batches
         if math.isinf(total):
             raise ValueError("the training would never end; set trainer.max_epochs or trainer.max_steps")
-        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
+        # An epoch's last step takes the batches that are left.
+        per_epoch = batches if math.isinf(batches) else math.ceil(batches / accumulate)
         # A trial of a few steps has no room for a warm-up.
         if getattr(trainer, "fast_dev_run", False):
             return int(total), 0
@@ -132,6 +152,33 @@ class BaseTask(LightningModule):
         return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
 
+def regroup(saved: dict[str, Any], groups: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+    """Change an AdamW's saved state so that it fits other groups and settings; every parameter keeps its moments.
+
+    Args:
+        saved: with ``state`` and ``param_groups``, whose ``names`` say which parameter has which number.
+        groups: as `param_groups` makes them now. A state of other parameters stays as it is.
+        settings: what all groups have in common now.
+    """
+    numbers = {
+        name: (number, group)
+        for group in saved["param_groups"]
+        for name, number in zip(group.get("names", ()), group["params"], strict=False)
+    }
+    names = [name for group in groups for name in group["names"]]
+    if set(names) != set(numbers):
+        return
+    state, regrouped, count = saved["state"], list[dict[str, Any]](), 0
+    for group in groups:
+        places = range(count, count := count + len(group["names"]))
+        now = {"names": group["names"], "weight_decay": group["weight_decay"], "params": list(places)}
+        # The rates are the old ones, until the schedule's state is loaded.
+        regrouped.append({**numbers[group["names"][0]][1], **settings, **now})
+    old = [numbers[name][0] for name in names]
+    saved["state"] = {place: state[number] for place, number in enumerate(old) if number in state}
+    saved["param_groups"] = regrouped
+
+
 def check_same(theirs: Card, mine: Card, path: str) -> None:
     """Raise ``ValueError`` in words if a checkpoint's weights mean something else in this task's network.
 
@@ -141,8 +188,9 @@ def check_same(theirs: Card, mine: Card, path: str) -> None:
         path: the checkpoint.
     """
     if theirs.labels != mine.labels:
+        wanted, given = classes_in_words(theirs.labels), classes_in_words(mine.labels)
         raise ValueError(
-            f"{path} was trained for {_in_words(theirs.labels)}, but the data has {_in_words(mine.labels)}; "
+            f"{path} was trained for {wanted}, but the data has {given}; "
             "give the data it was trained on, or train another run"
         )
     for name in ("channels", "depths", "groups"):
@@ -158,7 +206,8 @@ def check_same(theirs: Card, mine: Card, path: str) -> None:
         raise ValueError(f"{path} was trained with {'; '.join(pairs)}; set model.init_args.model_options as they were")
 
 
-def _in_words(labels: LabelMap | None) -> str:
+def classes_in_words(labels: LabelMap | None) -> str:
+    """How many classes, and the first of their names."""
     if labels is None:
         return "no named classes"
     names = ", ".join(labels.names[:5]) + (", ..." if len(labels) > 5 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +18,14 @@ log = logging.getLogger(__name__)
 _MEASURED = ("val/loss", "val/accuracy", "val/accuracy_top5")
 
 
+class DivergedError(ValueError):
+    """The weights or all losses have become NaN or infinite: no further step can mend that."""
+
+
 class History(Callback):
     """One row per epoch in ``metrics.csv``; a resumed run goes on with the rows of its checkpoint.
+
+    Before each validation and at the end of each epoch it ends a training that diverged, with `DivergedError`.
 
     Args:
         path: the CSV file.
@@ -29,21 +36,25 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
         self._started = time.monotonic()
-        # Of the epoch so far: the sum of the batches' losses, their number, and what validation measured.
-        self._loss: Tensor | float = 0.0
+        # Of the epoch so far: its batches, the sum and number of their finite losses, and what validation measured.
         self._batches = 0
+        self._loss: Tensor | float = 0.0
+        self._finite: Tensor | int = 0
+        # The step since which no loss was finite, or 0.
+        self._bad_since: Tensor | int = 0
         self._measured: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into every checkpoint."""
         seconds = self.seconds + time.monotonic() - self._started
-        epoch = {"loss": float(self._loss), "batches": self._batches, "measured": self._measured}
+        epoch = {"loss": float(self._loss), "batches": int(self._finite), "measured": self._measured}
         return {"rows": self.rows, "seconds": seconds, **epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Comes from the checkpoint that training resumes."""
         self.rows, self.seconds = list(state_dict["rows"]), float(state_dict["seconds"])
-        self._loss, self._batches = float(state_dict["loss"]), int(state_dict["batches"])
+        self._loss = float(state_dict["loss"])
+        self._finite = self._batches = int(state_dict["batches"])
         self._measured = dict(state_dict["measured"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,15 +63,27 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a row; where a training resumes in the middle of an epoch, this is not called."""
-        self._loss, self._batches, self._measured = 0.0, 0, {}
+        self._batches, self._loss, self._finite, self._bad_since, self._measured = 0, 0.0, 0, 0, {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the batch's loss, which Lightning has divided by the batches of a step."""
-        if outputs is not None:
-            self._loss = self._loss + outputs["loss"].detach() * trainer.accumulate_grad_batches
-            self._batches += 1
+        if outputs is None:
+            return
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
+        # All on the loss's device: a look at the numbers would wait for it in every step.
+        is_finite = loss.isfinite()
+        since = torch.as_tensor(self._bad_since, device=loss.device)
+        self._bad_since = torch.where(is_finite, 0, torch.where(since > 0, since, trainer.global_step))
+        self._loss = self._loss + torch.where(is_finite, loss, 0.0)
+        self._finite = self._finite + is_finite
+        self._batches += 1
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is no sense in measuring a network without numbers."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._mean_loss(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what was measured for the epoch's row."""
@@ -72,15 +95,34 @@ class History(Callback):
         """Note the epoch's numbers and write them all."""
         row = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
         row["lr"] = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
-        if self._batches:
-            mean = torch.as_tensor(self._loss / self._batches, device=pl_module.device)
-            row["train/loss"] = float(trainer.strategy.reduce(mean, reduce_op="mean"))
+        if (mean := self._mean_loss(trainer, pl_module)) is not None:
+            row["train/loss"] = mean
         row |= self._measured
         row["seconds"] = round(self.seconds + time.monotonic() - self._started, 1)
         self.rows = [*(old for old in self.rows if old["epoch"] < row["epoch"]), row]
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
             log.info("%s", _in_words(row, trainer.max_epochs))
+
+    def _mean_loss(self, trainer: Trainer, module: LightningModule) -> float | None:
+        """Over the epoch so far and all processes; raises `DivergedError`.
+
+        Loss scaling skips a step that overflows, so one infinite loss is no divergence, and is left out of the mean.
+        """
+        if not self._batches:
+            return None
+        total, count = (torch.as_tensor(value, device=module.device) for value in (self._loss, self._finite))
+        are_numbers = torch.stack([parameter.isfinite().all() for parameter in module.parameters()]).all()
+        mean = torch.where(are_numbers, total / count, torch.nan)
+        # Every process comes to the same end.
+        mean = float(trainer.strategy.reduce(mean, reduce_op="mean"))
+        if not math.isfinite(mean):
+            step = int(self._bad_since) or trainer.global_step
+            raise DivergedError(
+                f"the loss is not finite at step {step}; lower optimizer.lr or clip gradients "
+                "(trainer.gradient_clip_val)"
+            )
+        return mean
 
     def read(self) -> None:
         """Take the rows of an earlier training, to show them again."""
@@ -98,6 +140,8 @@ class Report(Callback):
     def __init__(self, write: Callable[[Trainer, LightningModule, History], Path], history: History) -> None:
         self.write = write
         self.history = history
+        # Why the page of a measurement could not be written.
+        self.error: OSError | None = None
         self._trained = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,8 +165,15 @@ class Report(Callback):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        try:
             log.debug("report: %s", self.write(trainer, pl_module, self.history))
+        except OSError as error:
+            if trainer.state.fn == "fit":
+                raise
+            # The numbers must not be lost with the page.
+            self.error = error
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ModelChe
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from internimage.model import create_model, load_checkpoint, read_checkpoint, save_checkpoint
+from internimage.tasks.callbacks import DivergedError
 
+log = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -27,6 +31,15 @@ class MovingAverage(EMAWeightAveraging):
             raise ValueError(f"ema must be a decay in [0, 1), such as 0.999, got {decay}")
         super().__init__(decay=decay)
         self._stands_in = False
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the average, or begin one where there was none."""
+        if "current_model_state" not in checkpoint and trainer.is_global_zero:
+            log.info("the moving average begins with the resumed weights")
+        with warnings.catch_warnings():
+            # Lightning says the same, with a path and a line number.
+            warnings.filterwarnings("ignore", message=".*was not created with WeightAveraging.*")
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The average stands in for the weights."""
@@ -61,6 +74,8 @@ class BestState(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        # Lightning would follow a link, which may be gone when the folder's older run is replaced.
+        self.dirpath = str(path.parent.absolute())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare; an epoch that was not validated is no candidate."""
@@ -101,7 +116,12 @@ class LastState(Checkpoint):
         self._step = trainer.global_step
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, unless nothing was learned since, or other processes don't know of the error and would not join in."""
+        """Save, unless nothing was learned since, or other processes don't know of the error and would not join in.
+
+        Nor what has diverged: the state on disk is the last good one.
+        """
+        if isinstance(exception, DivergedError):
+            return
         everywhere = isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.world_size == 1
         if self._step not in (None, trainer.global_step) and everywhere:
             _begin_validation_anew(trainer)

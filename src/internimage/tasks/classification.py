@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,9 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from internimage.model import Card, InternImageClassifier, create_model
+from internimage.model import WEIGHTS, Card, InternImageClassifier, create_model, read_checkpoint
+from internimage.model.checkpoints.hub import locate
 from internimage.structures import LabelMap, Preprocess
-from internimage.tasks.base import BaseTask, OptimizerSettings
+from internimage.tasks.base import BaseTask, OptimizerSettings, classes_in_words
+
+log = logging.getLogger(__name__)
 
 
 class ClassificationTask(BaseTask):
@@ -22,8 +26,8 @@ class ClassificationTask(BaseTask):
         labels: class names; their number is the network's number of outputs.
         preprocess: how images become inputs; travels with the weights.
         model: a name from ``internimage models``.
-        pretrained: True for the model's released weights, or a file, a weight name or a hub id; a head for other
-            classes starts anew.
+        pretrained: True for the model's released weights, or a file, a weight name or a hub id; a last layer for
+            other classes, or for these in another order, starts anew.
         model_options: further settings of `InternImageConfig`, such as ``drop_path_rate``.
         optimizer: see `OptimizerSettings`.
     """
@@ -44,6 +48,7 @@ class ClassificationTask(BaseTask):
             raise ValueError("ClassificationTask needs labels and preprocess; take them from its ClassificationData")
         options = {"num_classes": len(labels), "in_chans": preprocess.in_chans, **(model_options or {})}
         network = cast(InternImageClassifier, create_model(model, pretrained=pretrained, **options))
+        _forget_other_classes(network, pretrained, labels)
         super().__init__(optimizer or OptimizerSettings(), network.config.depths)
         self.network, self.labels, self.preprocess = network, labels, preprocess
         classes = max(len(labels), 2)
@@ -133,3 +138,15 @@ class ClassificationTask(BaseTask):
         self.log(f"{stage}/loss", F.cross_entropy(scores_NC, target_N), batch_size=count, sync_dist=True)
         self.log(f"{stage}/accuracy", self.top1, prog_bar=True, batch_size=count, on_step=False, on_epoch=True)
         self.log(f"{stage}/accuracy_top5", self.top5, batch_size=count, on_step=False, on_epoch=True)
+
+
+def _forget_other_classes(network: InternImageClassifier, source: bool | str, labels: LabelMap) -> None:
+    """Start the last layer anew if the weights' file names other classes than the data."""
+    # The released weights, of which some are large, name none.
+    if not isinstance(source, str) or source in WEIGHTS:
+        return
+    found = read_checkpoint(locate(source))
+    theirs = found.card.labels if found.card and "head.fc.weight" in found.state else None
+    if theirs is not None and theirs != labels:
+        log.info("%s was trained for %s: the last layer starts anew", found.path, classes_in_words(theirs))
+        network.reset_classifier(len(labels))

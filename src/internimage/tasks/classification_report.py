@@ -50,6 +50,9 @@ class ClassificationReport:
         pictures = self._pictures(task, data, split, matrix, history)
         for name, picture in pictures.items():
             _save(picture.image, self.run / f"{name}.png")
+        # Of an earlier evaluation, which had mistakes to show for example.
+        for name in {path for path, _ in _FILES if path.endswith(".png")} - {f"{name}.png" for name in pictures}:
+            (self.run / name).unlink(missing_ok=True)
         report = RunReport(
             title=self.run.resolve().name,
             task="image classification",

@@ -5,16 +5,17 @@ Source: ``lr_decay_keywords`` and ``set_weight_decay_and_lr`` of the released co
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from internimage.model import DCNv3
+
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _AFTER_STAGE = re.compile(r"stages\.(\d+)\.(?:downsample|norm)\.")
-# What the recipes slow down by offset_lr_scale: where a layer looks, and the gate that replaces looking.
-_OFFSETS = (".dcn.offset.", ".dcn.center_scale.")
 
 
 def param_groups(
@@ -34,26 +35,31 @@ def param_groups(
 
     Args:
         model: parameters are known by our names (``...stages.2.blocks.5...``), under any prefix.
-        lr: learning rate of the fastest group.
-        weight_decay: of matrices and convolutions.
+        lr: learning rate of the fastest group, 0 or more.
+        weight_decay: of matrices and convolutions, 0 or more.
         depths: blocks per stage.
         layer_decay: in (0, 1]; 1 switches it off.
-        offset_lr_scale: further factor for the layers that predict offsets (and centre gates).
+        offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` that predict offsets (and centre
+            gates), whatever the network calls it.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``names``, fastest first.
 
     Raises:
-        ValueError: nothing to train, or ``layer_decay`` out of range.
+        ValueError: nothing to train, a number out of range, or ``depths`` of a smaller network than ``model``.
     """
+    for what, value in (("lr", lr), ("weight_decay", weight_decay), ("offset_lr_scale", offset_lr_scale)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{what} must be a number of at least 0, got {value}")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
+    offsets = _offset_parameters(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = layer_decay ** blocks_after(name, depths)
-        scale *= offset_lr_scale if any(mark in name for mark in _OFFSETS) else 1.0
+        scale *= offset_lr_scale if id(parameter) in offsets else 1.0
         decay = 0.0 if parameter.dim() == 1 or name.endswith(".bias") else weight_decay
         group = groups.setdefault((scale, decay), {"params": [], "names": [], "lr": lr * scale, "weight_decay": decay})
         group["params"].append(parameter)
@@ -63,15 +69,30 @@ def param_groups(
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
+def _offset_parameters(model: nn.Module) -> set[int]:
+    """Identities of what the recipes slow down: where a layer looks, and the gate that replaces looking."""
+    layers = [module for module in model.modules() if isinstance(module, DCNv3)]
+    parts = [part for layer in layers for part in (layer.offset, layer.center_scale) if part is not None]
+    return {id(parameter) for part in parts for parameter in part.parameters()}
+
+
 def blocks_after(name: str, depths: Sequence[int]) -> int:
-    """How many blocks of the backbone come after this parameter's place.
+    """How many blocks of the backbone come after this parameter's place; ``ValueError`` if it has no such place.
 
     >>> blocks_after("stages.0.blocks.0.norm1.weight", (4, 4, 18, 4)), blocks_after("head.fc.weight", (4, 4, 18, 4))
     (29, 0)
     """
     if found := _BLOCK.search(name):
         stage, block = int(found[1]), int(found[2])
+        if stage >= len(depths) or block >= depths[stage]:
+            raise ValueError(_outside(name, depths))
         return sum(depths[stage:]) - block - 1
     if found := _AFTER_STAGE.search(name):
+        if int(found[1]) >= len(depths):
+            raise ValueError(_outside(name, depths))
         return max(0, sum(depths[int(found[1]) + 1 :]) - 1)
-    return sum(depths) - 1 if re.search(r"(^|\.)stem\.", name) else 0
+    return max(0, sum(depths) - 1) if re.search(r"(^|\.)stem\.", name) else 0
+
+
+def _outside(name: str, depths: Sequence[int]) -> str:
+    return f"{name} lies outside a backbone of depths {tuple(depths)}; give the model's own, as in model.config.depths"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
@@ -64,6 +65,18 @@ def sample_path(split: SampleSplit, index: int, label: int) -> Path:
     return Path(folder_name(SAMPLE_LABELS[label]), f"{split}_{index:04d}.png")
 
 
+def check_export(directory: Path, counts: Mapping[SampleSplit, int]) -> None:
+    """Raise ``ValueError`` unless ``directory`` is new or empty and there are so many images in each split."""
+    for split, count in counts.items():
+        total = len(load_sample_arrays(split)[1])
+        if not 1 <= count <= total:
+            raise ValueError(f"count must be between 1 and {total}, the number of {split} images, got {count}")
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; give the path of a new or empty folder")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; give the path of a new or empty folder")
+
+
 def export_samples(directory: Path, split: SampleSplit, count: int | None = None) -> list[Path]:
     """Write the first ``count`` images (all by default) as PNG files, one folder per class, and return their paths.
 
@@ -73,13 +86,8 @@ def export_samples(directory: Path, split: SampleSplit, count: int | None = None
     """
     images, labels = load_sample_arrays(split)
     count = len(images) if count is None else count
-    if not 1 <= count <= len(images):
-        raise ValueError(f"count must be between 1 and {len(images)}, the number of {split} images, got {count}")
     directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; give the path of a new or empty folder")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty; give the path of a new or empty folder")
+    check_export(directory, {split: count})
     paths = [directory / sample_path(split, index, int(labels[index])) for index in range(count)]
     for path, image in zip(paths, images, strict=False):
         path.parent.mkdir(parents=True, exist_ok=True)

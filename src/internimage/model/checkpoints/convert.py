@@ -60,8 +60,8 @@ _TABLE: tuple[tuple[str, str], ...] = (
 )
 # head.norm is batch normalisation in the conv head and layer normalisation in the CLIP head.
 _CLIP_NORM = ("head.norm.{n}", "fc_norm.0.{n}")
-# Keys that one official checkpoint holds beyond the network: iNaturalist's branch for date and place.
-_IGNORED = re.compile(r"^meta_(head|head_1|head_2|norm)\.")
+# What one official checkpoint holds beyond the network: iNaturalist's branch for date and place.
+_DATE_AND_PLACE = re.compile(r"(^|\.)meta_(head|head_1|head_2|norm)\.")
 _WILDCARDS = {
     "{i}": r"(?P<i>\d+)",
     "{j}": r"(?P<j>\d+)",
@@ -80,6 +80,11 @@ class Converted:
     state: dict[str, Tensor]
     foreign: tuple[str, ...]
     origin: str
+
+
+def knows_date_and_place(keys: Iterable[str]) -> bool:
+    """Whether these official keys hold the branch that adds what date and place say to the class scores."""
+    return any(_DATE_AND_PLACE.search(key) for key in keys)
 
 
 class _Renamer:
@@ -171,7 +176,7 @@ def _strip_and_rename(state: Mapping[str, Tensor], prefix: str, origin: str) -> 
         new = _FROM_OFFICIAL(inner_key) if key.startswith(prefix) else None
         if new is not None:
             converted[new] = tensor
-        elif not _IGNORED.match(inner_key):
+        else:
             foreign.append(key)
     return Converted(converted, tuple(foreign), "huggingface" if prefix == "model." else origin)
 

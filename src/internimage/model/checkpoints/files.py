@@ -53,6 +53,15 @@ class Card:
     labels: LabelMap | None = None
     preprocess: Preprocess | None = None
 
+    def check(self) -> None:
+        """Raise ``ValueError`` if the images are not what the network takes."""
+        if self.preprocess is not None and self.preprocess.in_chans != self.config.in_chans:
+            made = "1 channel" if self.preprocess.in_chans == 1 else f"{self.preprocess.in_chans} channels"
+            raise ValueError(
+                f"preprocess makes images of {made}, but the model takes {self.config.in_chans}; "
+                "give mean and std one value per channel of the model"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
@@ -68,11 +77,13 @@ class Card:
         if values.get("format") != _FORMAT or not isinstance(values.get("model"), dict):
             raise ValueError(f"no description of format {_FORMAT}: a newer internimage may have written it")
         labels, preprocess = values.get("labels"), values.get("preprocess")
-        return cls(
+        card = cls(
             InternImageConfig.from_dict(values["model"]),
-            None if labels is None else LabelMap(tuple(labels)),
+            None if labels is None else LabelMap(labels),
             None if preprocess is None else Preprocess.from_dict(preprocess),
         )
+        card.check()
+        return card
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def save_checkpoint(
     """Write ``path`` (``.safetensors``) with all that prediction needs, and the same description as JSON beside it.
 
     Raises:
-        ValueError: another suffix, another model, or labels that do not match the model's classes.
+        ValueError: another suffix, another model, or labels or preprocessing that do not match the model.
         FileExistsError: the file exists and ``overwrite`` is not set.
     """
     path = Path(path)
@@ -116,18 +127,20 @@ def save_checkpoint(
     classes = model.num_classes if isinstance(model, InternImageClassifier) else 0
     if labels is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} class names for a model of {classes} classes")
+    card = Card(model.config, labels, preprocess)
+    card.check()
     description = path.with_suffix(".json")
     for existing in (path, description):
         if existing.exists() and not overwrite:
             raise FileExistsError(f"{existing} exists; choose another name or pass overwrite=True")
-    card = Card(model.config, labels, preprocess).to_dict()
+    values = card.to_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     # A full disk or Ctrl-C must not leave half a file under the name of a whole one.
     partial, beside = path.with_suffix(".partial"), path.with_suffix(".json.partial")
     try:
-        save_file(state, partial, metadata={"format": "pt", CARD_KEY: json.dumps(card)})
-        beside.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_file(state, partial, metadata={"format": "pt", CARD_KEY: json.dumps(values)})
+        beside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         # safetensors makes files for their owner's eyes only, whatever the user's umask says.
         shutil.copymode(beside, partial)
         partial.replace(path)
@@ -156,7 +169,8 @@ def read_checkpoint(path: str | Path, *, ema: bool | None = None) -> Checkpoint:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     # Training in 16 bit leaves 16-bit files; a network starts in float32 and is cast by its user.
-    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in converted.state.items()}
+    low = (torch.float16, torch.bfloat16)
+    state = {key: tensor.float() if tensor.dtype in low else tensor for key, tensor in converted.state.items()}
     return Checkpoint(state, card or _card_beside(path), converted.foreign, converted.origin, path)
 
 
@@ -185,6 +199,18 @@ def shard_names(path: Path) -> list[str]:
     if any(Path(name).name != name for name in names):
         raise ValueError(f"{path} names files outside its folder; download it again from where it was published")
     return names
+
+
+def describes_itself(path: Path) -> bool:
+    """Whether these are weights of ours, with their description in the file."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return CARD_KEY in cast(dict[str, str], file.metadata() or {})
+    except SafetensorError:
+        # Damaged: whoever reads the weights says so, and a description would not help.
+        return True
 
 
 def _read_contents(path: Path) -> tuple[dict[str, Any], Card | None]:
@@ -278,9 +304,10 @@ def _card_beside(path: Path) -> Card | None:
 
 def _named_classes(values: Mapping[str, Any], num_classes: int) -> LabelMap | None:
     """Class names of a transformers configuration; None where it has none, too few, or only its placeholders."""
-    names: Any = values.get("id2label")
+    given: Any = values.get("id2label")
+    names = cast(dict[str, Any], given) if isinstance(given, dict) else {}
     keys = [str(index) for index in range(num_classes)]
-    if not isinstance(names, dict) or set(cast(dict[str, Any], names)) != set(keys) or names.get("0") == "LABEL_0":
+    if not names or set(names) != set(keys) or names.get("0") == "LABEL_0":
         return None
     return LabelMap.telling_apart([str(names[key]) for key in keys])
 

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
-from internimage.model.checkpoints.files import HUB_FILES, shard_names
+from internimage.model.checkpoints.files import HUB_FILES, describes_itself, shard_names
 from internimage.model.weights import WEIGHTS, Weights
 
 # Files put here by hand are found by name, without a network.
@@ -74,14 +79,31 @@ def _hub_model(repository: str) -> Path:
             for shard in shard_names(file):
                 hf_hub_download(repository, shard)
             # Our own files carry their description; others need this one beside them.
-            with suppress(EntryNotFoundError):
-                hf_hub_download(repository, "config.json")
+            if not describes_itself(file):
+                _fetch_description(repository)
             return file
     except (HfHubHTTPError, OSError) as error:
+        # A closed repository is a kind of missing one to the library.
+        if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+            raise ValueError(
+                f"no weights at {repository}: no such file, and no such repository on the hub; "
+                "check the spelling, or log in if it is private"
+            ) from None
         raise ConnectionError(_hub_advice(repository, _reason(error))) from None
     if not_here:
         raise ConnectionError(_hub_advice(repository, "it is not in the cache, and the hub can't be reached"))
     raise ValueError(f"{repository} has none of {', '.join(HUB_FILES)}")
+
+
+def _fetch_description(repository: str) -> None:
+    try:
+        hf_hub_download(repository, "config.json")
+    except LocalEntryNotFoundError:
+        # Not asked, so there may be one, and the weights mean little without it; unless the cache knows of none.
+        if try_to_load_from_cache(repository, "config.json") is None:
+            raise
+    except EntryNotFoundError:
+        return
 
 
 def _hub_advice(repository: str, reason: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
+from internimage.model.checkpoints.convert import knows_date_and_place
 from internimage.model.checkpoints.files import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.model.classifier import InternImageClassifier
@@ -58,14 +59,16 @@ def load_checkpoint(
     """Load weights of any known format into ``model`` (from `create_model`).
 
     A 21,841-class ImageNet-22k head becomes a 1,000-class ImageNet-1k head by the official index list; a first
-    convolution for RGB is summed or repeated for other channel counts; a model without centre points drops them.
+    convolution for RGB is summed or repeated for other channel counts; a model without centre points drops them; so
+    does every model with iNaturalist's branch for date and place.
 
     Args:
         model: an InternImage backbone or classifier.
         source: a file, a folder, a name from the weight table, a hub id, or a checkpoint that was read already.
         strict: every tensor of the model must be there, and every tensor of the checkpoint must have a place
             (a head is left out for a backbone, a detector's other parts for both).
-        ema: True for the moving average, False for the raw weights, None for the file's main entry.
+        ema: True for the moving average, False for the raw weights, None for the file's main entry; not for a
+            checkpoint that was read already.
         reset_head: keep the model's own last layer (for other classes).
 
     Raises:
@@ -74,10 +77,13 @@ def load_checkpoint(
     """
     if not isinstance(model, InternImage | InternImageClassifier):
         raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}")
+    if isinstance(source, Checkpoint) and ema is not None:
+        raise ValueError("ema is chosen when the file is read: read_checkpoint(path, ema=...)")
     found = source if isinstance(source, Checkpoint) else read_checkpoint(locate(source), ema=ema)
     check_architecture(found, model.config)
-    differing = _differing_settings(found, model.config, strict)
+    differing = differing_settings(found, model.config, strict)
     state, notes = _adapt(found, model, strict, reset_head)
+    notes += ["the branch for date and place was left out"] if knows_date_and_place(found.foreign) else []
     notes += differing
     own = model.state_dict()
     if any(tensor.is_meta for tensor in own.values()):
@@ -140,7 +146,7 @@ def _architecture_of(found: Checkpoint, like: InternImageConfig) -> InternImageC
         raise ValueError(f"{found.path}: {error}") from None
 
 
-def _differing_settings(found: Checkpoint, config: InternImageConfig, strict: bool) -> list[str]:
+def differing_settings(found: Checkpoint, config: InternImageConfig, strict: bool) -> list[str]:
     """Settings that no tensor's shape shows, but that the file names: with others, the same weights mean nothing."""
     if found.card is None:
         return []
@@ -226,13 +232,14 @@ def _adapt_input(state: dict[str, Tensor], in_chans: int) -> list[str]:
     theirs = weight.shape[1]
     if theirs == in_chans:
         return []
-    if in_chans == 1:
-        state[_STEM_IN] = weight.sum(1, keepdim=True)
+    # Either way every filter keeps its sum over the channels, so that an image of equal channels gives what it gave.
+    if in_chans < theirs:
+        # The first channels stay what they were, and take over the others in equal parts.
+        state[_STEM_IN] = weight[:, :in_chans] + weight[:, in_chans:].sum(1, keepdim=True) / in_chans
     else:
-        # Channels repeat and share their weights, so that an image of equal channels gives what it gave.
+        # Channels repeat and share their weights.
         index = torch.arange(in_chans) % theirs
-        share = torch.bincount(index)[index] * min(1.0, in_chans / theirs)
-        state[_STEM_IN] = weight[:, index] / share.view(-1, 1, 1)
+        state[_STEM_IN] = weight[:, index] / torch.bincount(index)[index].view(-1, 1, 1)
     return [f"the first convolution was adapted from {theirs} to {in_chans} channels"]
 
 

@@ -80,7 +80,7 @@ _warned: set[str] = set()
 @cache
 def _load() -> str | None:
     try:
-        torch.ops.load_library(find_or_build())
+        cast(Any, torch.ops).load_library(str(find_or_build()))
     except BuildError as error:
         return str(error)
     except OSError as error:

@@ -115,9 +115,10 @@ def _is_transformed(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    if torch._C._are_functorch_transforms_active():
+    # PyTorch has no public question for either.
+    if cast(Any, torch)._C._are_functorch_transforms_active():
         return True
-    is_dual = forward_ad._current_level >= 0
+    is_dual = cast(Any, forward_ad)._current_level >= 0
     return is_dual and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
