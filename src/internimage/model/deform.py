@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from internimage.model.config import Activation
 from internimage.model.layers import build_activation, layer_norm, to_nchw, to_nhwc
+from internimage.model.linear import linear
 from internimage.ops.dcnv3 import DCNv3Geometry, Normalize, dcnv3
 from internimage.ops.dcnv3.geometry import as_pair
 
@@ -112,9 +113,10 @@ class DCNv3(nn.Module):
         """(N, H, W, C) to (N, Ho, Wo, C); ``ValueError`` for another shape or a map smaller than the window."""
         self._check(x_NHWC)
         query_NHWC = self._query(x_NHWC)
-        value_NHWGD = self.input_proj(x_NHWC).unflatten(-1, (self.groups, -1))
-        offset_NHWGK2 = self.offset(query_NHWC).unflatten(-1, (self.groups, self.geometry.num_points, 2))
-        mask_NHWGK = self.mask(query_NHWC).unflatten(-1, (self.groups, self.geometry.num_points))
+        groups, points, positions = self.groups, self.geometry.num_points, query_NHWC.shape[:3]
+        value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], groups, self.channels // groups)
+        offset_NHWGK2 = linear(query_NHWC, self.offset).view(*positions, groups, points, 2)
+        mask_NHWGK = linear(query_NHWC, self.mask).view(*positions, groups, points)
         g = self.geometry
         out_NHWGD = dcnv3(
             value_NHWGD,
@@ -131,7 +133,7 @@ class DCNv3(nn.Module):
         if self.center_scale is not None:
             gate_NHWG1 = self.center_scale(query_NHWC).sigmoid().unsqueeze(-1)
             out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
-        return self.output_proj(out_NHWGD.flatten(-2))
+        return linear(out_NHWGD.flatten(-2), self.output_proj)
 
     def _check(self, x_NHWC: Tensor) -> None:
         if x_NHWC.dim() != 4 or x_NHWC.shape[-1] != self.channels:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from internimage.model.config import Activation
+from internimage.model.linear import linear
 
 NORM_EPS = 1e-6
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -82,7 +83,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_NHWC: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x_NHWC)))))
+        return self.drop(linear(self.drop(linear(x_NHWC, self.fc1, self.act)), self.fc2))
 
 
 class DropPath(nn.Module):

@@ -98,7 +98,9 @@ class BaseTask(LightningModule):
         """AdamW over `param_groups`, a step-wise `WarmupCosine`."""
         s = self.optimizer_settings
         scale = 1.0 if s.lr_batch_size is None else self._images_per_step() / s.lr_batch_size
-        optimizer = torch.optim.AdamW(self._groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps)
+        # On a CPU PyTorch doesn't choose its fused step by itself; a small network's step takes a third of the time so.
+        fused = True if self.device.type == "cpu" else None
+        optimizer = torch.optim.AdamW(self._groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps, fused=fused)
         steps, warmup = self._steps()
         schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
