@@ -26,6 +26,7 @@ SUITES: dict[str, Callable[[Settings], Iterator[Comparison]]] = {
     "models": models.comparisons,
     "training": training.comparisons,
 }
+SUMMARIES: dict[str, Callable[[Sequence[Result]], list[str]]] = {"dcnv3": dcnv3.summarize}
 RESULTS = Path(__file__).resolve().parent / "results"
 _QUICK_ROUNDS = 3
 
@@ -81,7 +82,9 @@ def run(suite: str, settings: Settings, output: Path) -> bool:
     for comparison in SUITES[suite](settings):
         results.append(measure(comparison, settings))
         print("\n".join(section(results[-1])), end="\n\n", flush=True)
-    for file in write(output, suite, settings.device.type, facts, results):
+    summary = SUMMARIES[suite](results) if suite in SUMMARIES else []
+    print("\n".join(summary))
+    for file in write(output, suite, settings.device.type, facts, results, summary):
         print(f"wrote {file}")
     return all(result.agrees for result in results)
 

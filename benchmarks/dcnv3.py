@@ -7,16 +7,17 @@ Shape legend: N batch, H W map, C channels, G groups, D = C/G, K sampling points
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.comparison import Agreement, Comparison, Contender, Settings, full_float32, relative_rms
+from benchmarks.comparison import Agreement, Comparison, Contender, Result, Settings, full_float32, relative_rms
 from benchmarks.official import OFFICIAL_NAME, official_operator
 from benchmarks.timing import Workload
 from internimage import InternImageConfig
@@ -28,6 +29,7 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 DEFAULT_NAME = "internimage (dispatched)"
 TORCHVISION_NAME = "torchvision deform_conv2d"
 _POINTS = 9
+_GROWTH = "DCNv3 forward on growing maps, 4 groups of 16, float32"
 _SMALL, _LARGE = "small map", "T's stage 1 at 512"
 
 
@@ -94,9 +96,48 @@ class Case:
 
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
-    """Forward, then forward and backward, at every size and in both dtypes."""
+    """Forward, then forward and backward, at every size and dtype; then ours alone on growing maps."""
     for case in cases(settings):
         yield from compare(case, settings.official)
+    yield growth(settings)
+
+
+def growth(settings: Settings) -> Comparison:
+    """The first stage's operator on maps from 56 x 56 to 448 x 448: is the cost of a pixel the same?"""
+    sides = (5, 10) if settings.quick else (56, 112, 224, 448)
+    contenders: list[Contender] = []
+    for side in sides:
+        case = Case(f"{side} x {side}", 1, side, side, 4, 16, torch.float32, settings.device)
+        contenders.append(Contender(case.name, workload(_ours(None), case.inputs(), backward=False)))
+    return Comparison(_GROWTH, tuple(contenders))
+
+
+def summarize(results: Sequence[Result]) -> list[str]:
+    """Geometric means over T's stages in float32, and the cost of a pixel."""
+    lines: list[str] = []
+    for passes in ("forward", "forward and backward"):
+        for stranger in (OFFICIAL_NAME, TORCHVISION_NAME):
+            ratios = [
+                row.ratio.median
+                for result in results
+                for row in result.rows
+                if result.title.startswith(f"DCNv3 {passes}, T's stage")
+                and "at 224" in result.title
+                and row.name == stranger
+                and row.ratio is not None
+            ]
+            if ratios:
+                mean = prod(ratios) ** (1 / len(ratios))
+                lines.append(
+                    f"- {stranger} takes {mean:.1f} times as long as ours, {passes}: geometric mean over "
+                    f"{len(ratios)} sizes, {min(ratios):.1f} to {max(ratios):.1f}."
+                )
+    for result in results:
+        if result.title == _GROWTH:
+            costs = {row.name: 1e6 * row.timing.median_ms / int(row.name.split()[0]) ** 2 for row in result.rows}
+            words = ", ".join(f"{cost:.0f} ns at {name}" for name, cost in costs.items())
+            lines.append(f"- A pixel of 4 groups costs {words}.")
+    return lines
 
 
 def cases(settings: Settings) -> list[Case]:
@@ -107,12 +148,20 @@ def cases(settings: Settings) -> list[Case]:
         depth = config.channels // config.groups[0]
         # One image keeps a CPU busy; a GPU needs many.
         batch, large_batch = (64, 16) if settings.device.type == "cuda" else (1, 1)
+        batches = (batch,) if settings.device.type == "cuda" else (1, 8)
         sizes = [
             (f"T's stage {stage} at 224", batch, side, side, groups, depth)
+            for batch in batches
             for stage, side, groups in zip((1, 2, 3, 4), (56, 28, 14, 7), config.groups, strict=True)
         ]
         sizes.append((_LARGE, large_batch, 128, 128, config.groups[0], depth))
-    return [Case(*size, dtype, settings.device) for size in sizes for dtype in (torch.float32, torch.bfloat16)]
+    return [
+        Case(*size, dtype, settings.device)
+        for size in sizes
+        for dtype in (torch.float32, torch.bfloat16)
+        # In 16 bit there is nobody to compare with: one batch size says it all.
+        if dtype == torch.float32 or settings.device.type == "cuda" or size[1] == 1
+    ]
 
 
 def compare(case: Case, official: Path | None) -> Iterator[Comparison]:
@@ -159,10 +208,13 @@ def implementations(value: Tensor, official: Path | None) -> tuple[dict[str, Mak
     """Makers of everybody who takes tensors like ``value``, ours first; and why the others do not."""
     found: dict[str, Maker] = {DEFAULT_NAME: partial(_ours, None)}
     skipped: dict[str, str] = {}
+    runs = [backend.name for backend in BACKENDS if backend.why_not(value) is None]
     for backend in BACKENDS:
         name = f"internimage, backend {backend.name}"
         if reason := backend.why_not(value):
             skipped[name] = reason
+        elif backend.name == runs[0] and len(runs) > 1:
+            skipped[name] = "it is what the dispatcher takes"
         else:
             found[name] = partial(_ours, backend.name)
     strangers: dict[str, Maker] = {}

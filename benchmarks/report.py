@@ -24,7 +24,14 @@ _HEAD = (
 )
 
 
-def write(folder: Path, suite: str, device: str, facts: Mapping[str, str], results: Sequence[Result]) -> list[Path]:
+def write(
+    folder: Path,
+    suite: str,
+    device: str,
+    facts: Mapping[str, str],
+    results: Sequence[Result],
+    summary: Sequence[str] = (),
+) -> list[Path]:
     """Write ``<date>_<suite>_<cpu or gpu>.json`` and ``.md`` side by side; earlier files stay, a number is appended.
 
     Args:
@@ -33,11 +40,14 @@ def write(folder: Path, suite: str, device: str, facts: Mapping[str, str], resul
         device: a device type; ``cuda`` is called gpu.
         facts: from `benchmarks.machine`; ``date`` begins with the day.
         results: from `benchmarks.comparison.measure`.
+        summary: lines that stand before the tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{facts['date'][:10]}_{suite}_{'gpu' if device == 'cuda' else device}"
     files = free_names(folder, stem)
-    for file, text in zip(files, (as_json(suite, facts, results), as_markdown(suite, facts, results)), strict=True):
+    for file, text in zip(
+        files, (as_json(suite, facts, results), as_markdown(suite, facts, results, summary)), strict=True
+    ):
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     return files
@@ -82,13 +92,14 @@ def _plain_timing(timing: Timing) -> dict[str, object]:
     }
 
 
-def as_markdown(suite: str, facts: Mapping[str, str], results: Sequence[Result]) -> str:
-    """A page: the facts, then one table per comparison with its checks and who is missing."""
+def as_markdown(suite: str, facts: Mapping[str, str], results: Sequence[Result], summary: Sequence[str] = ()) -> str:
+    """A page: the facts, what they come to, then one table per comparison with its checks and who is missing."""
     lines = [f"# {suite}, {facts['date'][:10]}", ""]
     if "--quick" in facts["command"]:
         lines += [_QUICK, ""]
     lines += [f"- {name}: {f'`{fact}`' if name == 'command' else fact}" for name, fact in facts.items()]
     lines += ["", "How to read this: benchmarks/README.md.", ""]
+    lines += ["## In short", "", *summary, ""] if summary else []
     for result in results:
         lines += [*section(result), ""]
     return "\n".join(lines)

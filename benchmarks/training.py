@@ -31,7 +31,7 @@ _AGAINST = "against the official network with the same weights"
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
     """The networks of `models` on a small batch, and our smallest one as a laptop trains it."""
-    batch = (2 if settings.quick else 4) if settings.device.type == "cpu" else 64
+    batch = (2 if settings.quick else 8) if settings.device.type == "cpu" else 64
     line = line_up(settings)
     images, targets = random_images(batch, 3, line.size, settings.device), _targets(batch, 1000, settings.device)
     for cast in (False, True) if settings.device.type == "cuda" else (False,):

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.__main__ import main, parse
-from benchmarks.comparison import Settings
+from benchmarks.comparison import Result, Row, Settings
 from benchmarks.dcnv3 import Implementation, check, implementations
 from benchmarks.memory import Memory
 from benchmarks.networks import build_network, line_up, random_images, scatter_sampling
 from benchmarks.official import OFFICIAL_NAME
-from benchmarks.timing import Workload
+from benchmarks.timing import Ratio, Timing, Workload
 
 from benchmarks import dcnv3, models, training
 from internimage import create_model
@@ -64,8 +64,9 @@ def test_a_quick_run_measures_every_backend_and_writes_both_files(
     assert main(["--suite", "dcnv3", "--quick", "--rounds", "2", "--threads", "1", "--output", str(tmp_path)]) == 0
     (table,) = tmp_path.glob("*_dcnv3_*.md")
     (numbers,) = tmp_path.glob("*_dcnv3_*.json")
-    results = json.loads(numbers.read_text(encoding="utf-8"))["results"]
+    *results, growth = json.loads(numbers.read_text(encoding="utf-8"))["results"]
     assert len(results) == 4, "forward and both passes, in two dtypes"
+    assert [row["name"] for row in growth["rows"]] == ["5 x 5", "10 x 10"]
     for result in results:
         names = [row["name"] for row in result["rows"]]
         assert names[0] == dcnv3.DEFAULT_NAME
@@ -82,6 +83,25 @@ def test_a_quick_run_measures_every_backend_and_writes_both_files(
     page = table.read_text(encoding="utf-8")
     assert "no checkout given (--official PATH)" in page
     assert "| 123 (23) |" in page
+
+
+def test_the_summary_by_hand() -> None:
+    def result(title: str, *rows: tuple[str, float, float | None]) -> Result:
+        made = [
+            Row(n, Timing((ms,), 1), None if ratio is None else Ratio(ratio, ratio, ratio)) for n, ms, ratio in rows
+        ]
+        return Result(title, tuple(made), (), ())
+
+    results = [
+        result("DCNv3 forward, T's stage 1 at 224 (...), float32", ("ours", 1.0, None), (OFFICIAL_NAME, 20.0, 20.0)),
+        result("DCNv3 forward, T's stage 2 at 224 (...), float32", ("ours", 1.0, None), (OFFICIAL_NAME, 45.0, 45.0)),
+        result("DCNv3 forward, T's stage 1 at 512 (...), float32", ("ours", 1.0, None), (OFFICIAL_NAME, 9.0, 9.0)),
+        result(dcnv3._GROWTH, ("10 x 10", 0.002, None), ("20 x 20", 0.016, None)),
+    ]
+    assert dcnv3.summarize(results) == [
+        f"- {OFFICIAL_NAME} takes 30.0 times as long as ours, forward: geometric mean over 2 sizes, 20.0 to 45.0.",
+        "- A pixel of 4 groups costs 20 ns at 10 x 10, 40 ns at 20 x 20.",
+    ]
 
 
 def test_a_wrong_operator_gets_times_but_no_ratio(

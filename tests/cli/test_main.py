@@ -15,6 +15,7 @@ import pytest
 import internimage
 from internimage.cli.main import _COMMANDS, main
 from internimage.model import WEIGHTS, list_models
+from internimage.ops.dcnv3 import cpu
 
 Program = Callable[..., Any]
 COMMANDS = ("fit", "validate", "test", "predict", "models", "convert", "data", "doctor", "demo")
@@ -76,6 +77,13 @@ def test_doctor_finds_every_dtype_right(program: Program) -> None:
     assert "WRONG" not in outcome.out
     for text in ("float32   right", "bfloat16  right", "float16   right", "lightning 2.", "PyTorch"):
         assert text in outcome.out, text
+
+
+def test_doctor_names_the_kernel_in_use(program: Program) -> None:
+    (line,) = [line for line in program("doctor").out.splitlines() if "C++ kernel:" in line]
+    kind, path = line.removeprefix("  C++ kernel: ").split(" vectors, from ")
+    assert kind in cpu.INSTRUCTION_SETS
+    assert Path(path).is_file()
 
 
 def test_doctor_notices_a_wrong_kernel(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

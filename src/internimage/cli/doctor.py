@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 
 import internimage
 from internimage.model.checkpoints.hub import FOLDER_VARIABLE, weights_folder
-from internimage.ops.dcnv3 import dcnv3, dcnv3_reference, explain_dcnv3
+from internimage.ops.dcnv3 import cpu, dcnv3, dcnv3_reference, explain_dcnv3
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 
 _OPTIONAL = {
@@ -51,7 +51,10 @@ def _check(device: torch.device) -> bool:
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     geometry = DCNv3Geometry.make()
     healthy = True
-    print(f"\n{explain_dcnv3(inputs[0].float().to(device))}")
+    value = inputs[0].float().to(device)
+    print(f"\n{explain_dcnv3(value)}")
+    if cpu.why_not(value) is None:
+        print(f"  C++ kernel: {cpu.describe()}")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         rounded = [tensor.to(dtype) for tensor in inputs]
         value, offset, mask = (tensor.double() for tensor in rounded)

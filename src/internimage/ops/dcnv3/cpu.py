@@ -28,9 +28,9 @@ def why_not(value_NHWGD: Tensor) -> str | None:
     return _load()
 
 
-def instruction_set() -> str:
-    """What the kernel uses on this processor; only after `why_not` said None."""
-    return INSTRUCTION_SETS[int(_ops().instruction_set())]
+def describe() -> str:
+    """The kernel's instruction set and library; only after `why_not` said None."""
+    return f"{INSTRUCTION_SETS[int(_ops().instruction_set())]} vectors, from {find_or_build()}"
 
 
 def forward(

@@ -10,6 +10,7 @@ chooses its kernel by device. Devices without a kernel of their own take the ref
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast, get_args
 
 import torch
@@ -178,9 +179,13 @@ def _settings(geometry: DCNv3Geometry) -> tuple[Any, ...]:
 
 
 def _geometry(settings: Sequence[Any]) -> DCNv3Geometry:
-    kernel_size, stride, padding, dilation, offset_scale, remove_center = settings
-    # The dispatcher hands pairs over as lists; DCNv3Geometry.make turns them back.
-    return DCNv3Geometry.make(kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    kernel_size, stride, padding, dilation, *rest = settings
+    # The dispatcher hands pairs over as lists.
+    return _made_geometry(tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), *rest)
+
+
+# Every layer asks for the same one each time.
+_made_geometry = lru_cache(maxsize=256)(DCNv3Geometry.make)
 
 
 def _forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
