@@ -47,6 +47,19 @@ def test_the_same_numbers(activation: nn.Module | None, bias: bool, dtype: torch
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("activation", [None, nn.GELU()], ids=str)
+def test_autocast_chooses_the_dtype(activation: nn.Module | None, calls: list[str]) -> None:
+    layer, x = nn.Linear(20, 33), torch.randn(3, 20)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for each in (x, x.bfloat16()):
+            found, expected = linear(each, layer, activation), layer(each)
+            expected = expected if activation is None else activation(expected)
+            assert found.dtype == expected.dtype == torch.bfloat16
+            assert relative_rms(found, expected) <= 2 * torch.finfo(torch.bfloat16).eps
+        assert linear(x.double(), layer.double()).dtype == torch.float64
+    assert len(calls) == 2
+
+
 def test_an_empty_batch(calls: list[str]) -> None:
     with torch.no_grad():
         assert linear(torch.zeros(0, 4), nn.Linear(4, 3), nn.GELU()).shape == (0, 3)
@@ -79,8 +92,8 @@ def test_whoever_needs_the_module_gets_it(calls: list[str]) -> None:
         assert len(seen) == 4
         assert torch.equal(linear(x, layer, nn.GELU(approximate="tanh")), nn.GELU(approximate="tanh")(layer(x)))
         assert torch.equal(linear(x, layer, nn.Tanh()), layer(x).tanh())
-        with torch.autocast("cpu", torch.bfloat16):
-            assert linear(x, layer).dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.float16):
+            assert linear(x, layer).dtype == torch.float16
         assert linear(x.double(), layer.double()).dtype == torch.float64
         layer.float()
         assert linear(x.to("meta"), layer.to("meta")).is_meta

@@ -24,8 +24,8 @@ _MKLDNN: Any = _TORCH.ops.mkldnn if torch.backends.mkldnn.is_available() else No
 def linear(x: Tensor, layer: nn.Module, activation: nn.Module | None = None) -> Tensor:
     """``activation(layer(x))``, by the fastest way that gives the same.
 
-    Hooks, replaced layers (adapters, quantised weights), gradients, autocast and compilation all see the modules
-    themselves; only a plain ``nn.Linear`` on plain tensors takes the short way.
+    Hooks, replaced layers (adapters, quantised weights), gradients and compilation all see the modules themselves; only
+    a plain ``nn.Linear`` on plain tensors takes the short way, in autocast's dtype where that is on.
 
     Args:
         x: (..., C).
@@ -40,8 +40,9 @@ def linear(x: Tensor, layer: nn.Module, activation: nn.Module | None = None) -> 
     if type(layer) is nn.Linear and _is_plain(x, layer) and (activation is None or _is_plain_activation(activation)):
         name = "none" if activation is None else _ACTIVATIONS[type(activation)]
         # With more than two dimensions the call takes a slower way inside.
-        rows = x.reshape(-1, x.shape[-1])
-        out: Tensor = _MKLDNN._linear_pointwise(rows, layer.weight, layer.bias, name, [], "none")
+        rows, weight, bias = _autocast(x.reshape(-1, x.shape[-1])), _autocast(layer.weight), layer.bias
+        bias = bias if bias is None else _autocast(bias)  # pyright: ignore[reportUnnecessaryComparison]  # Linear(bias=False)
+        out: Tensor = _MKLDNN._linear_pointwise(rows, weight, bias, name, [], "none")
         return out.view(*x.shape[:-1], layer.out_features)
     out = layer(x)
     return out if activation is None else activation(out)
@@ -55,16 +56,25 @@ def _is_plain(x: Tensor, layer: nn.Linear) -> bool:
         and type(x) is Tensor
         and type(weight) is nn.Parameter
         and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype
-        and x.dtype in _DTYPES
+        and _autocast_dtype(x) == _autocast_dtype(weight)
+        and _autocast_dtype(x) in _DTYPES
         and x.numel() > 0
         and not _needs_gradients(x, weight)
-        and not torch.is_autocast_enabled("cpu")
         and not _TORCH.jit.is_tracing()
         and not _TORCH._C._are_functorch_transforms_active()
         and _TORCH.backends.mkldnn.enabled
         and not _has_hooks(layer)
     )
+
+
+def _autocast_dtype(tensor: Tensor) -> torch.dtype:
+    # As PyTorch's own rule for linear layers, leave float64 alone.
+    casts = torch.is_autocast_enabled("cpu") and tensor.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if casts else tensor.dtype
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    return tensor.to(_autocast_dtype(tensor))
 
 
 def _needs_gradients(x: Tensor, weight: Tensor) -> bool:
