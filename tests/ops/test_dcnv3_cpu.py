@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
-from internimage.ops.dcnv3 import DCNv3Geometry, cpu, dcnv3, dcnv3_reference
+from internimage.ops.dcnv3 import DCNv3Geometry, cpu, dcnv3, dcnv3_reference, explain_dcnv3
 from internimage.ops.dcnv3.reference import dcnv3_reference_backward
 from support.cases import CASES, NAMES, Case
 from support.compare import TOLERANCE, relative_rms
@@ -103,11 +104,15 @@ def test_slices_of_one_projection_are_not_copied() -> None:
     value, offset, mask = make((2, 5, 7, 3, 4), torch.float32)
     row = torch.cat((offset.flatten(3), mask.flatten(3)), dim=-1)
     offset_view, mask_view = row[..., :54].unflatten(-1, (3, 9, 2)), row[..., 54:].unflatten(-1, (3, 9))
-    assert cpu._rows(offset_view) is offset_view
-    assert cpu._rows(mask_view) is mask_view
     same = dcnv3(value, offset, mask, normalize="softmax")
-    assert torch.equal(dcnv3(value, offset_view, mask_view, normalize="softmax"), same)
-    assert cpu._rows(offset.transpose(1, 2)) is not offset
+
+    def copies(*tensors: torch.Tensor) -> int:
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            assert torch.equal(dcnv3(*tensors, normalize="softmax"), same)
+        return sum(event.name == "aten::copy_" for event in seen.events())
+
+    assert copies(value, offset_view, mask_view) == 0
+    assert copies(value, offset.transpose(1, 2).contiguous().transpose(1, 2), mask_view) == 1
 
 
 def test_slopes_at_whole_pixels_are_those_to_the_right() -> None:
@@ -190,6 +195,32 @@ def test_a_fork_after_use_does_not_hang() -> None:
         assert child.exitcode == 0
     finally:
         torch.set_num_threads(before)
+
+
+def test_called_past_the_public_function_it_still_checks() -> None:
+    """`torch.ops.internimage.dcnv3` is open to everyone: nothing may be read where nothing is."""
+    value, offset, mask = make((1, 4, 5, 2, 3), torch.float32)
+    dcnv3(value, offset, mask)
+    settings = (*GEOMETRY.arguments, "none")
+    for wrong in (
+        (value, offset[:, :2], mask),
+        (value, offset, mask[..., :8]),
+        (value, offset[..., :1], mask),
+        (value, offset.double(), mask),
+        (value[0], offset, mask),
+    ):
+        with pytest.raises(RuntimeError, match="dcnv3: "):
+            torch.ops.internimage.dcnv3(*wrong, *settings)
+    with pytest.raises(RuntimeError, match="the gradient doesn't fit the output"):
+        torch.ops.internimage.dcnv3_backward(value[:, 1:], value, offset, mask, *settings)
+
+
+def test_a_giant_image_goes_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_INT32", 100)
+    value, offset, mask = make((1, 4, 5, 2, 3), torch.float64)
+    expected = dcnv3_reference(value, offset, mask, GEOMETRY, "none")
+    assert torch.equal(dcnv3(value, offset, mask), expected)
+    assert "an image has 2^31 elements or more" in explain_dcnv3(value)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -118,18 +119,60 @@ void run(int64_t count, int64_t grain, const F& work) {
     torch::stable::parallel_for(0, count, grain, work);
 }
 
-// `settings`: kernel, stride, padding, dilation (height, width each), remove_center, normalize, elements between
-// output positions in offset and in mask, and the instruction set (-1: the best).
-Problem problem_of(const Tensor& value, const Tensor& offset, const std::vector<int64_t>& s, double scale) {
-  STD_TORCH_CHECK(value.dim() == 5 && offset.dim() == 6 && s.size() == 13 && value.is_contiguous());
-  return {value.size(0), value.size(1), value.size(2), value.size(3), value.size(4), offset.size(1), offset.size(2),
-          s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], scale};
+// The arguments of the operator after its tensors, and `level`: the most to use of the instruction sets, -1 for all.
+struct Settings {
+  std::vector<int64_t> kernel, stride, padding, dilation;
+  double scale;
+  bool remove_center;
+  std::string normalize;
+  int64_t level = -1;
+};
+
+using torch::headeronly::ScalarType;
+
+// Few processors compute in float16.
+Tensor widened(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Half ? torch::stable::to(x, ScalarType::Float) : x;
+}
+Tensor narrowed(const Tensor& x, ScalarType type) {
+  return x.scalar_type() == type ? x : torch::stable::to(x, type);
+}
+Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
+
+// The tensor, or a copy, with all that belongs to one output position side by side and positions evenly spaced: slices
+// of one projection's output stay as they are.
+Tensor rows(const Tensor& x) {
+  int64_t inner = 1;
+  for (int64_t d = x.dim() - 1; d > 2; inner *= x.size(d--))
+    if (x.stride(d) != inner) return torch::stable::contiguous(x);
+  const bool even = x.stride(1) == x.size(2) * x.stride(2) && x.stride(0) == x.size(1) * x.stride(1);
+  return even ? x : torch::stable::contiguous(x);
 }
 
-int64_t level_of(const std::vector<int64_t>& settings) {
-  static const int64_t best = best_level();
-  return settings[12] < 0 ? best : std::min(best, settings[12]);
-}
+// The tensors as the kernel takes them.
+struct Call {
+  Call(const Tensor& v, const Tensor& o, const Tensor& m, const Settings& s)
+      : value(dense(widened(v))), offset(rows(widened(o))), mask(rows(widened(m))) {
+    STD_TORCH_CHECK(v.dim() == 5 && o.dim() == 6 && m.dim() == 5 && s.kernel.size() == 2 && s.stride.size() == 2 &&
+                    s.padding.size() == 2 && s.dilation.size() == 2, "dcnv3: wrong number of dimensions");
+    STD_TORCH_CHECK(v.scalar_type() == o.scalar_type() && v.scalar_type() == m.scalar_type(),
+                    "dcnv3: value, offset and mask must share one dtype");
+    static const int64_t best = best_level();
+    level = s.level < 0 ? best : std::min(best, s.level);
+    const int64_t normalize = s.normalize == "softmax" ? kSoftmax : s.normalize == "sigmoid" ? kSigmoid : kNone;
+    p = {v.size(0), v.size(1), v.size(2), v.size(3), v.size(4), o.size(1), o.size(2), s.kernel[0], s.kernel[1],
+         s.stride[0], s.stride[1], s.padding[0], s.padding[1], s.dilation[0], s.dilation[1], s.remove_center,
+         normalize, offset.stride(2), mask.stride(2), s.scale};
+    STD_TORCH_CHECK(p.height * p.width * p.channels() < (int64_t{1} << 31),
+                    "dcnv3: an image has 2^31 elements or more; use backend='reference'");
+    STD_TORCH_CHECK(o.size(0) == p.batch && o.size(3) == p.groups && o.size(4) == p.points() && o.size(5) == 2 &&
+                    m.size(0) == p.batch && m.size(1) == p.out_h && m.size(2) == p.out_w && m.size(3) == p.groups &&
+                    m.size(4) == p.points(), "dcnv3: value, offset and mask don't fit together");
+  }
+  Tensor value, offset, mask;
+  Problem p;
+  int64_t level;
+};
 
 template <class T>
 void forward_typed(const Problem& p, int64_t level, const Tensor& value, const Tensor& offset, const Tensor& mask,
@@ -168,20 +211,16 @@ void backward_typed(const Problem& p, int64_t level, const Tensor& grad, const T
   });
 }
 
-using torch::headeronly::ScalarType;
-
-Tensor forward(const Tensor& value, const Tensor& offset, const Tensor& mask, std::vector<int64_t> settings,
-               double scale) {
-  const Problem p = problem_of(value, offset, settings, scale);
-  const int64_t level = level_of(settings);
-  Tensor out = torch::stable::new_empty(value, {p.batch, p.out_h, p.out_w, p.groups, p.depth});
-  if (value.scalar_type() == ScalarType::Float)
-    forward_typed<float>(p, level, value, offset, mask, out);
-  else if (value.scalar_type() == ScalarType::Double)
-    forward_typed<double>(p, level, value, offset, mask, out);
+Tensor forward(const Tensor& value, const Tensor& offset, const Tensor& mask, const Settings& settings) {
+  const Call c(value, offset, mask, settings);
+  Tensor out = torch::stable::new_empty(c.value, {c.p.batch, c.p.out_h, c.p.out_w, c.p.groups, c.p.depth});
+  if (c.value.scalar_type() == ScalarType::Float)
+    forward_typed<float>(c.p, c.level, c.value, c.offset, c.mask, out);
+  else if (c.value.scalar_type() == ScalarType::Double)
+    forward_typed<double>(c.p, c.level, c.value, c.offset, c.mask, out);
   else
-    forward_typed<BFloat16>(p, level, value, offset, mask, out);
-  return out;
+    forward_typed<BFloat16>(c.p, c.level, c.value, c.offset, c.mask, out);
+  return narrowed(out, value.scalar_type());
 }
 
 template <class T>
@@ -190,39 +229,80 @@ Gradients<T> pointers(Tensor& value, Tensor& offset, Tensor& mask) {
           static_cast<T*>(mask.mutable_data_ptr())};
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& value, const Tensor& offset,
-                                            const Tensor& mask, std::vector<int64_t> settings, double scale) {
-  const Problem p = problem_of(value, offset, settings, scale);
-  const int64_t level = level_of(settings);
-  Tensor to_value = torch::stable::new_empty(value, {p.batch, p.height, p.width, p.groups, p.depth});
-  Tensor to_offset = torch::stable::new_empty(value, {p.batch, p.out_h, p.out_w, p.groups, p.points(), 2});
-  Tensor to_mask = torch::stable::new_empty(value, {p.batch, p.out_h, p.out_w, p.groups, p.points()});
-  if (value.scalar_type() == ScalarType::Float)
-    backward_typed(p, level, grad, value, offset, mask, pointers<float>(to_value, to_offset, to_mask));
-  else if (value.scalar_type() == ScalarType::Double)
-    backward_typed(p, level, grad, value, offset, mask, pointers<double>(to_value, to_offset, to_mask));
+using Triple = std::tuple<Tensor, Tensor, Tensor>;
+
+Triple backward(const Tensor& grad, const Tensor& value, const Tensor& offset, const Tensor& mask,
+                const Settings& settings) {
+  const Call c(value, offset, mask, settings);
+  const Problem& p = c.p;
+  STD_TORCH_CHECK(grad.dim() == 5 && grad.size(0) == p.batch && grad.size(1) == p.out_h && grad.size(2) == p.out_w &&
+                  grad.size(3) == p.groups && grad.size(4) == p.depth && grad.scalar_type() == value.scalar_type(),
+                  "dcnv3: the gradient doesn't fit the output");
+  const Tensor y = dense(widened(grad));
+  Tensor to_value = torch::stable::new_empty(c.value, {p.batch, p.height, p.width, p.groups, p.depth});
+  Tensor to_offset = torch::stable::new_empty(c.value, {p.batch, p.out_h, p.out_w, p.groups, p.points(), 2});
+  Tensor to_mask = torch::stable::new_empty(c.value, {p.batch, p.out_h, p.out_w, p.groups, p.points()});
+  if (c.value.scalar_type() == ScalarType::Float)
+    backward_typed(p, c.level, y, c.value, c.offset, c.mask, pointers<float>(to_value, to_offset, to_mask));
+  else if (c.value.scalar_type() == ScalarType::Double)
+    backward_typed(p, c.level, y, c.value, c.offset, c.mask, pointers<double>(to_value, to_offset, to_mask));
   else
-    backward_typed(p, level, grad, value, offset, mask, pointers<BFloat16>(to_value, to_offset, to_mask));
-  return {to_value, to_offset, to_mask};
+    backward_typed(p, c.level, y, c.value, c.offset, c.mask, pointers<BFloat16>(to_value, to_offset, to_mask));
+  const ScalarType type = value.scalar_type();
+  return {narrowed(to_value, type), narrowed(to_offset, type), narrowed(to_mask, type)};
+}
+
+using Ints = std::vector<int64_t>;
+
+Tensor dcnv3(const Tensor& value, const Tensor& offset, const Tensor& mask, Ints kernel, Ints stride, Ints padding,
+             Ints dilation, double scale, bool remove_center, std::string normalize) {
+  return forward(value, offset, mask, {kernel, stride, padding, dilation, scale, remove_center, normalize});
+}
+Triple dcnv3_backward(const Tensor& grad, const Tensor& value, const Tensor& offset, const Tensor& mask, Ints kernel,
+                      Ints stride, Ints padding, Ints dilation, double scale, bool remove_center,
+                      std::string normalize) {
+  return backward(grad, value, offset, mask, {kernel, stride, padding, dilation, scale, remove_center, normalize});
+}
+
+// The same on a given instruction set, for tests.
+Tensor forward_on(const Tensor& value, const Tensor& offset, const Tensor& mask, Ints kernel, Ints stride,
+                  Ints padding, Ints dilation, double scale, bool remove_center, std::string normalize,
+                  int64_t level) {
+  return forward(value, offset, mask, {kernel, stride, padding, dilation, scale, remove_center, normalize, level});
+}
+Triple backward_on(const Tensor& grad, const Tensor& value, const Tensor& offset, const Tensor& mask, Ints kernel,
+                   Ints stride, Ints padding, Ints dilation, double scale, bool remove_center, std::string normalize,
+                   int64_t level) {
+  return backward(grad, value, offset, mask,
+                  {kernel, stride, padding, dilation, scale, remove_center, normalize, level});
 }
 
 int64_t instruction_set() { return best_level(); }
 
 }  // namespace
 
+#define TENSORS "Tensor value, Tensor offset, Tensor mask, "
+#define SETTINGS                                                                                               \
+  "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, float offset_scale, bool remove_center, " \
+  "str normalize, int level"
+
 STABLE_TORCH_LIBRARY(internimage_cpu, library) {
-  library.def("forward(Tensor value, Tensor offset, Tensor mask, int[] settings, float scale) -> Tensor");
-  library.def(
-      "backward(Tensor grad, Tensor value, Tensor offset, Tensor mask, int[] settings, float scale)"
-      " -> (Tensor, Tensor, Tensor)");
+  library.def("forward(" TENSORS SETTINGS ") -> Tensor");
+  library.def("backward(Tensor grad, " TENSORS SETTINGS ") -> (Tensor, Tensor, Tensor)");
   library.def("instruction_set() -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(internimage_cpu, CPU, library) {
-  library.impl("forward", TORCH_BOX(&forward));
-  library.impl("backward", TORCH_BOX(&backward));
+  library.impl("forward", TORCH_BOX(&forward_on));
+  library.impl("backward", TORCH_BOX(&backward_on));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(internimage_cpu, CompositeExplicitAutograd, library) {
   library.impl("instruction_set", TORCH_BOX(&instruction_set));
+}
+
+// op.py has defined these; from now on the dispatcher comes here without Python.
+STABLE_TORCH_LIBRARY_IMPL(internimage, CPU, library) {
+  library.impl("dcnv3", TORCH_BOX(&dcnv3));
+  library.impl("dcnv3_backward", TORCH_BOX(&dcnv3_backward));
 }

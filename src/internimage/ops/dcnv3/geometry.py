@@ -73,6 +73,11 @@ class DCNv3Geometry:
         )
 
     @property
+    def arguments(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], float, bool]:
+        """What the registered operators take, in their order."""
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.offset_scale, self.remove_center
+
+    @property
     def center(self) -> tuple[int, int]:
         """``c`` of both axes: from a window's first pixel to its middle, in pixels."""
         (kernel_h, kernel_w), (dilation_h, dilation_w) = self.kernel_size, self.dilation

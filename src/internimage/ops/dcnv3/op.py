@@ -77,10 +77,10 @@ def dcnv3(
     value, offset, mask = _prepare(value, offset, mask, geometry, normalize)
     if backend is not None and (reason := backends.why_not(backend, value)):
         raise ValueError(f"backend {backend!r} can't take these tensors: {reason}")
-    if backend == "reference" or (backend is None and _is_transformed(value, offset, mask)):
+    if backend == "reference" or (backend is None and _needs_reference(value, offset, mask)):
         return dcnv3_reference(value, offset, mask, geometry, normalize)
     op = cast(Any, torch.ops.internimage.dcnv3.default)
-    return op(value, offset, mask, *_settings(geometry), normalize)
+    return op(value, offset, mask, *geometry.arguments, normalize)
 
 
 def explain_dcnv3(
@@ -109,13 +109,15 @@ def explain_dcnv3(
     return backends.explain(value)
 
 
-def _is_transformed(*tensors: Tensor) -> bool:
-    """Whether a transform that knows PyTorch's own operators only is at work: torch.func, or forward-mode autograd.
+def _needs_reference(*tensors: Tensor) -> bool:
+    """Whether only PyTorch's own operators will do: under torch.func or forward-mode autograd, or on a giant image.
 
-    Both would take the registered operator for a constant or refuse it; the reference consists of PyTorch's own.
+    Those transforms would take the registered operator for a constant or refuse it; the C++ kernel counts in 32 bit.
     """
     if torch.compiler.is_compiling():
         return False
+    if tensors[0].device.type == "cpu" and cpu.is_too_large(tensors[0]):
+        return True
     # PyTorch has no public question for either.
     if cast(Any, torch)._C._are_functorch_transforms_active():
         return True
@@ -173,11 +175,6 @@ def _autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(device))
 
 
-def _settings(geometry: DCNv3Geometry) -> tuple[Any, ...]:
-    g = geometry
-    return g.kernel_size, g.stride, g.padding, g.dilation, g.offset_scale, g.remove_center
-
-
 def _geometry(settings: Sequence[Any]) -> DCNv3Geometry:
     kernel_size, stride, padding, dilation, *rest = settings
     # The dispatcher hands pairs over as lists.
@@ -189,24 +186,24 @@ _made_geometry = lru_cache(maxsize=256)(DCNv3Geometry.make)
 
 
 def _forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+    if _comes_with_kernel(value):
+        return cast(Any, torch.ops.internimage.dcnv3.default)(value, offset, mask, *settings)
     return dcnv3_reference(value, offset, mask, _geometry(settings[:-1]), settings[-1])
 
 
 def _backward(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    if _comes_with_kernel(value):
+        return cast(Any, torch.ops.internimage.dcnv3_backward.default)(grad, value, offset, mask, *settings)
     return dcnv3_reference_backward(grad, value, offset, mask, _geometry(settings[:-1]), settings[-1])
 
 
-def _forward_cpu(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
+def _comes_with_kernel(value: Tensor) -> bool:
+    """On a CPU the first call ends here: it loads the C++ kernel, to which the dispatcher goes from then on."""
+    if value.device.type != "cpu" or cpu.is_too_large(value):
+        return False
     if reason := cpu.why_not(value):
         cpu.warn_once(reason)
-        return _forward(value, offset, mask, *settings)
-    return cpu.forward(value, offset, mask, _geometry(settings[:-1]), settings[-1])
-
-
-def _backward_cpu(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
-    if cpu.why_not(value):
-        return _backward(grad, value, offset, mask, *settings)
-    return cpu.backward(grad, value, offset, mask, _geometry(settings[:-1]), settings[-1])
+    return reason is None
 
 
 def _fake_forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
@@ -248,8 +245,6 @@ def _register() -> None:
     torch.library.define(_BACKWARD, f"(Tensor grad, {tensors}, {_SETTINGS}) -> (Tensor, Tensor, Tensor)")
     torch.library.impl(_FORWARD, "CompositeExplicitAutograd", _forward)
     torch.library.impl(_BACKWARD, "CompositeExplicitAutograd", _backward)
-    torch.library.impl(_FORWARD, "CPU", _forward_cpu)
-    torch.library.impl(_BACKWARD, "CPU", _backward_cpu)
     torch.library.register_fake(_FORWARD, _fake_forward)
     torch.library.register_fake(_BACKWARD, _fake_backward)
     torch.library.register_autograd(_FORWARD, _autograd, setup_context=_setup_context)
