@@ -239,6 +239,8 @@ BAD = {
     "backend": ((VALUE, OFFSET, MASK), {"backend": "cuda"}, "unknown backend 'cuda'; choose from cpu, reference"),
     "kernel": ((VALUE, OFFSET, MASK), {"kernel_size": 0}, "kernel_size must be at least 1"),
     "kernel_triple": ((VALUE, OFFSET, MASK), {"kernel_size": (3, 3, 3)}, "integer or a \\(height, width\\) pair"),
+    "kernel_bool": ((VALUE, OFFSET, MASK), {"kernel_size": (3, 3), "stride": (True, 1)}, "stride must be an integer"),
+    "kernel_whole_float": ((VALUE, OFFSET, MASK), {"kernel_size": (3.0, 3)}, "integer or a \\(height, width\\) pair"),
     "kernel_none": ((VALUE, OFFSET, MASK), {"kernel_size": None}, "integer or a \\(height, width\\) pair"),
     "kernel_float": ((VALUE, OFFSET, MASK), {"kernel_size": (3, 2.5)}, "integer or a \\(height, width\\) pair"),
     "stride": ((VALUE, OFFSET, MASK), {"stride": (1, 0)}, "stride must be at least 1"),

@@ -73,7 +73,7 @@ def dcnv3(
     >>> dcnv3(value, torch.zeros(1, 4, 4, 2, 9, 2), mask, normalize="softmax")[0, 1, 1, 0]
     tensor([1., 1., 1.])
     """
-    geometry = DCNv3Geometry.make(kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    geometry = _geometry(kernel_size, stride, padding, dilation, offset_scale, remove_center)
     value, offset, mask = _prepare(value, offset, mask, geometry, normalize)
     if backend is not None and (reason := backends.why_not(backend, value)):
         raise ValueError(f"backend {backend!r} can't take these tensors: {reason}")
@@ -175,26 +175,32 @@ def _autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(device))
 
 
-def _geometry(settings: Sequence[Any]) -> DCNv3Geometry:
-    kernel_size, stride, padding, dilation, *rest = settings
-    # The dispatcher hands pairs over as lists.
-    return _made_geometry(tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), *rest)
+def _geometry(*settings: Any) -> DCNv3Geometry:
+    pairs = settings[:4]
+    # True and 2.0 equal numbers that would be found, and are no kernel sizes; the compiler traces no look-up.
+    if torch.compiler.is_compiling() or not all(type(n) is int for pair in pairs for n in _numbers(pair)):
+        return DCNv3Geometry.make(*settings)
+    return _known_geometry(*map(_numbers, pairs), *settings[4:])
+
+
+def _numbers(pair: Any) -> tuple[Any, ...]:
+    return tuple(cast(Sequence[Any], pair)) if isinstance(pair, tuple | list) else (pair, pair)
 
 
 # Every layer asks for the same one each time.
-_made_geometry = lru_cache(maxsize=256)(DCNv3Geometry.make)
+_known_geometry = lru_cache(maxsize=256)(DCNv3Geometry.make)
 
 
 def _forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
     if _comes_with_kernel(value):
         return cast(Any, torch.ops.internimage.dcnv3.default)(value, offset, mask, *settings)
-    return dcnv3_reference(value, offset, mask, _geometry(settings[:-1]), settings[-1])
+    return dcnv3_reference(value, offset, mask, _geometry(*settings[:-1]), settings[-1])
 
 
 def _backward(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
     if _comes_with_kernel(value):
         return cast(Any, torch.ops.internimage.dcnv3_backward.default)(grad, value, offset, mask, *settings)
-    return dcnv3_reference_backward(grad, value, offset, mask, _geometry(settings[:-1]), settings[-1])
+    return dcnv3_reference_backward(grad, value, offset, mask, _geometry(*settings[:-1]), settings[-1])
 
 
 def _comes_with_kernel(value: Tensor) -> bool:
