@@ -55,6 +55,17 @@ def test_of_many_processes_one_compiles(tmp_path: Path) -> None:
     assert sum("cpu.cpp" in call for call in (tmp_path / "calls").read_text().splitlines()) == 1
 
 
+def test_every_instruction_set_of_a_wheel(tmp_path: Path) -> None:
+    """A library made for this processor alone leaves one out, so the other tests don't see it."""
+    flags = "-O1 -UWITHOUT_AVX2 -UWITHOUT_AVX512"
+    environment = {**os.environ, "INTERNIMAGE_CACHE": str(tmp_path), "INTERNIMAGE_CXXFLAGS": flags}
+    file = Path(__file__).with_name("test_dcnv3_cpu.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file), "-k", "group_width"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
 def test_without_a_compiler_the_reference_runs_and_says_so_once(tmp_path: Path) -> None:
     out = output(program(tmp_path, PATH=str(tmp_path)))
     assert out.startswith("1 DCNv3 runs on the slow reference: there is no C++ compiler; install g++ 11 or newer")

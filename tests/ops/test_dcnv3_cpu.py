@@ -32,11 +32,20 @@ def make(shape: tuple[int, ...], dtype: torch.dtype, points: int = 9) -> tuple[t
     return tuple(torch.randn(size).to(dtype) for size in sizes)
 
 
+def forward(tensors: Any, geometry: DCNv3Geometry = GEOMETRY, normalize: str = "softmax", level: int = -1) -> Any:
+    """The kernel on no more than an instruction set: an index into `cpu.INSTRUCTION_SETS`, -1 for the best."""
+    return torch.ops.internimage_cpu.forward(*tensors, *geometry.arguments, normalize, level)
+
+
+def backward(grad: Any, tensors: Any, geometry: DCNv3Geometry = GEOMETRY, level: int = -1) -> Any:
+    return torch.ops.internimage_cpu.backward(grad, *tensors, *geometry.arguments, "softmax", level)
+
+
 def both(tensors: tuple[torch.Tensor, ...], level: int = -1, geometry: DCNv3Geometry = GEOMETRY) -> Any:
     """Output and gradients of the kernel and of the reference, which sees 16-bit numbers as float32."""
-    output = cpu.forward(*tensors, geometry, "softmax", level)
+    output = forward(tensors, geometry, level=level)
     grad = torch.randn(output.shape).to(output.dtype)
-    found = (output, *cpu.backward(grad, *tensors, geometry, "softmax", level))
+    found = (output, *backward(grad, tensors, geometry, level))
     wide = [t.float() if t.dtype.itemsize == 2 else t for t in (grad, *tensors)]
     exact = dcnv3_reference(*wide[1:], geometry, "softmax")
     expected = (exact, *dcnv3_reference_backward(*wide, geometry, "softmax"))
@@ -66,7 +75,7 @@ def test_any_group_width(depth: int, name: str) -> None:
 def test_without_vector_instructions(case: Case) -> None:
     """What runs on a processor that has none beyond the least of its kind."""
     tensors = tuple(tensor.contiguous() for tensor in case.tensors(torch.float32))
-    found = cpu.forward(*tensors, case.geometry, case.pattern.normalize, level=0)
+    found = forward(tensors, case.geometry, case.pattern.normalize, level=0)
     expected = dcnv3_reference(*tensors, case.geometry, case.pattern.normalize)
     assert relative_rms(found, expected) <= TOLERANCE["fp32"][0]
 
@@ -92,7 +101,7 @@ def test_equal_to_the_last_bit_for_any_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3, 7, 2):
             torch.set_num_threads(threads)
-            outcome = (cpu.forward(*tensors, GEOMETRY, "softmax"), *cpu.backward(grad, *tensors, GEOMETRY, "softmax"))
+            outcome = (forward(tensors), *backward(grad, tensors))
             outcomes.append(outcome)
     finally:
         torch.set_num_threads(before)
@@ -119,7 +128,7 @@ def test_slopes_at_whole_pixels_are_those_to_the_right() -> None:
     value, offset, mask = make((1, 6, 6, 1, 3), torch.float64)
     offset = offset.round()
     grad = torch.randn(1, 6, 6, 1, 3, dtype=torch.float64)
-    found, beside = (cpu.backward(grad, value, offset + step, mask, GEOMETRY, "softmax")[1] for step in (0.0, 1e-9))
+    found, beside = (backward(grad, (value, offset + step, mask))[1] for step in (0.0, 1e-9))
     # At exactly -1 a point is off the map, and just to the right of it is not.
     counts = found.abs().sum(-1) > 0
     assert counts.double().mean() > 0.6
@@ -208,6 +217,8 @@ def test_called_past_the_public_function_it_still_checks() -> None:
         (value, offset[..., :1], mask),
         (value, offset.double(), mask),
         (value[0], offset, mask),
+        (value.int(), offset.int(), mask.int()),
+        (value[:, :, :, :0], offset[:, :, :, :0], mask[:, :, :, :0]),
     ):
         with pytest.raises(RuntimeError, match="dcnv3: "):
             torch.ops.internimage.dcnv3(*wrong, *settings)

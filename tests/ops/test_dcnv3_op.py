@@ -176,6 +176,11 @@ def test_explain_checks_what_the_operator_checks() -> None:
         explain_dcnv3(value.int())
     with pytest.raises(ValueError, match="give offset and mask, or neither"):
         explain_dcnv3(value, offset)
+    with pytest.raises(ValueError, match="unknown backend 'cuda'; choose from cpu, reference"):
+        explain_dcnv3(value, backend="cuda")
+    with pytest.raises(ValueError, match="backend 'cpu' can't take these tensors: the tensors are on meta"):
+        explain_dcnv3(value.to("meta"), backend="cpu")
+    assert explain_dcnv3(value, backend="reference") == explain_dcnv3(value)
     with torch.autocast("cpu", torch.bfloat16):
         assert "on cpu, bfloat16" in explain_dcnv3(value.float())
 

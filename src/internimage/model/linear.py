@@ -1,7 +1,7 @@
 """Linear layers on a CPU without gradients: one oneDNN call for matrix, bias and activation.
 
-PyTorch's own path copies the bias over the whole output first and passes over the result once more for the activation.
-That is a quarter of InternImage-T's time at 224 pixels (benchmarks/results).
+PyTorch's own path copies the bias over the whole output first and passes over the result once more for the activation
+(docs/decisions/0007).
 """
 
 # The operator is what torch.compile's CPU backend calls; it has no public name and no types.

@@ -157,6 +157,9 @@ struct Call {
                     s.padding.size() == 2 && s.dilation.size() == 2, "dcnv3: wrong number of dimensions");
     STD_TORCH_CHECK(v.scalar_type() == o.scalar_type() && v.scalar_type() == m.scalar_type(),
                     "dcnv3: value, offset and mask must share one dtype");
+    STD_TORCH_CHECK(v.scalar_type() == ScalarType::Double || v.scalar_type() == ScalarType::Float ||
+                    v.scalar_type() == ScalarType::BFloat16 || v.scalar_type() == ScalarType::Half,
+                    "dcnv3: the dtype must be float64, float32, bfloat16 or float16");
     static const int64_t best = best_level();
     level = s.level < 0 ? best : std::min(best, s.level);
     const int64_t normalize = s.normalize == "softmax" ? kSoftmax : s.normalize == "sigmoid" ? kSigmoid : kNone;
@@ -165,6 +168,7 @@ struct Call {
          normalize, offset.stride(2), mask.stride(2), s.scale};
     STD_TORCH_CHECK(p.height * p.width * p.channels() < (int64_t{1} << 31),
                     "dcnv3: an image has 2^31 elements or more; use backend='reference'");
+    STD_TORCH_CHECK(p.groups > 0 && p.depth > 0 && p.points() > 0, "dcnv3: there must be groups, channels and points");
     STD_TORCH_CHECK(o.size(0) == p.batch && o.size(3) == p.groups && o.size(4) == p.points() && o.size(5) == 2 &&
                     m.size(0) == p.batch && m.size(1) == p.out_h && m.size(2) == p.out_w && m.size(3) == p.groups &&
                     m.size(4) == p.points(), "dcnv3: value, offset and mask don't fit together");

@@ -1,4 +1,4 @@
-"""DCNv3 on a CPU by the C++ kernel of cpu.cpp: when it can run, and how the operator calls it."""
+"""DCNv3 on a CPU by the C++ kernel of cpu.cpp: when it can run, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from internimage.ops.dcnv3.cpu_build import BuildError, find_or_build
-from internimage.ops.dcnv3.geometry import DCNv3Geometry
-from internimage.ops.dcnv3.reference import Normalize
 
 # As cpu.cpp numbers them.
 INSTRUCTION_SETS = ("plain", "avx2", "avx512")
@@ -32,34 +30,8 @@ def is_too_large(value_NHWGD: Tensor) -> bool:
 
 def describe() -> str:
     """The kernel's instruction set and library; only after `why_not` said None."""
-    return f"{INSTRUCTION_SETS[int(_ops().instruction_set())]} vectors, from {find_or_build()}"
-
-
-def forward(
-    value_NHWGD: Tensor,
-    offset_NHWGK2: Tensor,
-    mask_NHWGK: Tensor,
-    geometry: DCNv3Geometry,
-    normalize: Normalize,
-    level: int = -1,
-) -> Tensor:
-    """As `dcnv3_reference`; ``level`` is the most that it may use of `INSTRUCTION_SETS`, -1 for the best."""
-    settings = (*geometry.arguments, normalize, level)
-    return cast(Tensor, _ops().forward(value_NHWGD, offset_NHWGK2, mask_NHWGK, *settings))
-
-
-def backward(
-    grad_NHWGD: Tensor,
-    value_NHWGD: Tensor,
-    offset_NHWGK2: Tensor,
-    mask_NHWGK: Tensor,
-    geometry: DCNv3Geometry,
-    normalize: Normalize,
-    level: int = -1,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `dcnv3_reference_backward`."""
-    settings = (*geometry.arguments, normalize, level)
-    return tuple(_ops().backward(grad_NHWGD, value_NHWGD, offset_NHWGK2, mask_NHWGK, *settings))
+    chosen = INSTRUCTION_SETS[int(cast(Any, torch.ops).internimage_cpu.instruction_set())]
+    return f"{chosen} vectors, from {find_or_build()}"
 
 
 def warn_once(reason: str) -> None:
@@ -81,7 +53,3 @@ def _load() -> str | None:
     except OSError as error:
         return f"the compiled kernel can't be loaded ({str(error).splitlines()[0]})"
     return None
-
-
-def _ops() -> Any:
-    return cast(Any, torch.ops).internimage_cpu

@@ -75,8 +75,7 @@ def dcnv3(
     """
     geometry = _geometry(kernel_size, stride, padding, dilation, offset_scale, remove_center)
     value, offset, mask = _prepare(value, offset, mask, geometry, normalize)
-    if backend is not None and (reason := backends.why_not(backend, value)):
-        raise ValueError(f"backend {backend!r} can't take these tensors: {reason}")
+    _check_backend(backend, value)
     if backend == "reference" or (backend is None and _needs_reference(value, offset, mask)):
         return dcnv3_reference(value, offset, mask, geometry, normalize)
     op = cast(Any, torch.ops.internimage.dcnv3.default)
@@ -89,6 +88,7 @@ def explain_dcnv3(
     mask: Tensor | None = None,
     *,
     normalize: Normalize = "none",
+    backend: str | None = None,
     **settings: Any,
 ) -> str:
     """Say which backend these tensors take and why not the others; takes what `dcnv3` takes, and checks it.
@@ -106,6 +106,7 @@ def explain_dcnv3(
     else:
         value = _autocast(value)
         _check_dtypes(value)
+    _check_backend(backend, value)
     return backends.explain(value)
 
 
@@ -133,6 +134,11 @@ def _prepare(
     value, offset, mask = _autocast(value), _autocast(offset), _autocast(mask)
     _check_dtypes(value, offset, mask)
     return value, offset, mask
+
+
+def _check_backend(backend: str | None, value: Tensor) -> None:
+    if backend is not None and (reason := backends.why_not(backend, value)):
+        raise ValueError(f"backend {backend!r} can't take these tensors: {reason}")
 
 
 def _check_dtypes(*tensors: Tensor) -> None:
