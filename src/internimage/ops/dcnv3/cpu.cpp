@@ -179,7 +179,8 @@ struct Call {
 };
 
 template <class T>
-void forward_typed(const Problem& p, int64_t level, const Tensor& value, const Tensor& offset, const Tensor& mask,
+void forward_typed(const Problem& p, [[maybe_unused]] int64_t level, const Tensor& value, const Tensor& offset,
+                   const Tensor& mask,
                    Tensor& out) {
   auto* v = static_cast<const T*>(value.const_data_ptr());
   auto* o = static_cast<const T*>(offset.const_data_ptr());
@@ -198,7 +199,8 @@ void forward_typed(const Problem& p, int64_t level, const Tensor& value, const T
 }
 
 template <class T>
-void backward_typed(const Problem& p, int64_t level, const Tensor& grad, const Tensor& value, const Tensor& offset,
+void backward_typed(const Problem& p, [[maybe_unused]] int64_t level, const Tensor& grad, const Tensor& value,
+                    const Tensor& offset,
                     const Tensor& mask, const Gradients<T>& into) {
   auto* y = static_cast<const T*>(grad.const_data_ptr());
   auto* v = static_cast<const T*>(value.const_data_ptr());
