@@ -9,9 +9,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #if !defined(_WIN32)
@@ -24,6 +26,9 @@ namespace {
 using torch::stable::Tensor;
 
 enum Normalize : int64_t { kNone, kSoftmax, kSigmoid };
+
+// Sampling points of one group: blocks have room for a kernel of 64 x 64.
+constexpr int64_t kMostPoints = 4096;
 
 struct BFloat16 {
   uint16_t bits;
@@ -62,7 +67,7 @@ struct Gradients {
 #if defined(__clang__)
 #define SHUFFLE(A, B, ...) __builtin_shufflevector(A, B, __VA_ARGS__)
 #else
-#define SHUFFLE(A, B, ...) __builtin_shuffle(A, B, Vector<IndexOf<sizeof(A[0])>, 4>{__VA_ARGS__})
+#define SHUFFLE(A, B, ...) __builtin_shuffle(A, B, decltype(A == B){__VA_ARGS__})
 #endif
 
 namespace plain {
@@ -168,6 +173,8 @@ struct Call {
          normalize, offset.stride(2), mask.stride(2), s.scale};
     STD_TORCH_CHECK(p.height * p.width * p.channels() < (int64_t{1} << 31),
                     "dcnv3: an image has 2^31 elements or more; use backend='reference'");
+    STD_TORCH_CHECK(p.points() <= kMostPoints,
+                    "dcnv3: the kernel has more than 4096 points; use backend='reference'");
     STD_TORCH_CHECK(p.groups > 0 && p.depth > 0 && p.points() > 0, "dcnv3: there must be groups, channels and points");
     STD_TORCH_CHECK(o.size(0) == p.batch && o.size(3) == p.groups && o.size(4) == p.points() && o.size(5) == 2 &&
                     m.size(0) == p.batch && m.size(1) == p.out_h && m.size(2) == p.out_w && m.size(3) == p.groups &&
