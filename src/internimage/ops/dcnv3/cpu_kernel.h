@@ -63,20 +63,14 @@ struct Grid {
   A start_x, start_y;
 };
 
-// Neighbouring output positions of one row.
+// Neighbouring output positions of one row; `position` is the first one's index in the whole batch.
 struct Run {
   int64_t image, row, column, length, position;
 };
-
-// Positions are counted image by image in strips of columns, row by row within a strip, so that the pixels around a
-// run stay in the cache however wide the map is. Position `index` and at most `most` after it in its row.
+// Position `index` and at most `most` after it in its row.
 TARGET inline Run run_at(const Problem& p, int64_t index, int64_t most) {
-  constexpr int64_t kStrip = 32;
-  const int64_t image = index / p.positions(), rest = index % p.positions();
-  const int64_t left = rest / (kStrip * p.out_h) * kStrip, width = std::min(kStrip, p.out_w - left);
-  const int64_t row = (rest - left * p.out_h) / width, column = (rest - left * p.out_h) % width;
-  return {image, row, left + column, std::min(most, width - column),
-          (image * p.out_h + row) * p.out_w + left + column};
+  const int64_t row = index / p.out_w, column = index % p.out_w;
+  return {row / p.out_h, row % p.out_h, column, std::min(most, p.out_w - column), index};
 }
 
 // ---- Where the points lie -----------------------------------------------------------------------------------------
@@ -260,7 +254,7 @@ struct Ahead {
   const T *value, *offset, *mask;
 };
 
-// Output positions [from, to) of the whole batch, in the order of `run_at`.
+// Output positions [from, to) of the whole batch.
 template <int64_t kPoints, int64_t kDepth, class T>
 TARGET void forward_of(const Problem& p, const T* value, const T* offset, const T* mask, T* out, int64_t from,
                        int64_t to) {
