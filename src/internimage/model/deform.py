@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from internimage.model.config import Activation
-from internimage.model.layers import build_activation, layer_norm, to_nchw, to_nhwc
-from internimage.model.linear import linear
+from internimage.model.fused import depthwise, linear
+from internimage.model.layers import build_activation, layer_norm
 from internimage.ops.dcnv3 import DCNv3Geometry, Normalize, dcnv3
 from internimage.ops.dcnv3.geometry import as_pair
 
@@ -146,12 +146,11 @@ class DCNv3(nn.Module):
 
     def _query(self, x_NHWC: Tensor) -> Tensor:
         """Features at the middle of every window, (N, Ho, Wo, C): what offsets and modulations are read from."""
-        x_NCHW = to_nchw(x_NHWC)
         if self.pads_query:
             kernel_h, kernel_w = self.dw_conv.kernel_size
             pads = (*self._pads(x_NHWC.shape[2], 1, kernel_w), *self._pads(x_NHWC.shape[1], 0, kernel_h))
-            x_NCHW = F.pad(x_NCHW, pads)
-        return self.act(self.dw_norm(to_nhwc(self.dw_conv(x_NCHW))))
+            x_NHWC = F.pad(x_NHWC, (0, 0, *pads))
+        return depthwise(x_NHWC, self.dw_conv, self.dw_norm, self.act)
 
     def _at_window_centers(self, value_NHWGD: Tensor) -> Tensor:
         """The projected input at the middle of every window, (N, Ho, Wo, G, D); zero where that is in the padding."""

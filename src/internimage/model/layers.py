@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from internimage.model.config import Activation
-from internimage.model.linear import linear
+from internimage.model.fused import linear
 
 NORM_EPS = 1e-6
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}

@@ -1,5 +1,6 @@
-// DCNv3 on a CPU, forward and backward, through PyTorch's stable ABI: one binary for every Python and torch >= 2.10.
-// cpu_kernel.h holds the arithmetic; here are the choice of the instruction set, the threads and the operators.
+// DCNv3 on a CPU, forward and backward, and the branch before it, through PyTorch's stable ABI: one binary for every
+// Python and torch >= 2.10. cpu_kernel.h and cpu_branch.h hold the arithmetic; here are the choice of the instruction
+// set, the threads and the operators.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -10,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -63,6 +65,20 @@ struct Gradients {
   T *value, *offset, *mask;
 };
 
+enum Activation : int64_t { kGelu, kRelu, kSilu };
+
+// The separable branch: depth-wise convolution, layer normalisation, activation.
+struct Branch {
+  int64_t batch, height, width, channels, out_h, out_w;
+  int64_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
+  int64_t activation;
+  double eps;
+
+  // Channels of one row of parameters in whole vectors. The number of vectors is odd: rows a power of two apart would
+  // share few sets of the first-level cache.
+  int64_t padded() const { return ((channels + 15) / 16 | 1) * 16; }
+};
+
 // ---- Instruction sets ---------------------------------------------------------------------------------------------
 
 #if defined(__clang__)
@@ -74,7 +90,7 @@ struct Gradients {
 namespace plain {
 #define TARGET
 #define BYTES 16
-#include "cpu_kernel.h"
+#include "cpu_level.h"
 }  // namespace plain
 
 #if defined(__x86_64__) && !defined(WITHOUT_AVX2)
@@ -82,7 +98,7 @@ namespace plain {
 namespace avx2 {
 #define TARGET __attribute__((target("avx2,fma")))
 #define BYTES 32
-#include "cpu_kernel.h"
+#include "cpu_level.h"
 }  // namespace avx2
 #endif
 
@@ -91,7 +107,7 @@ namespace avx2 {
 namespace avx512 {
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define BYTES 64
-#include "cpu_kernel.h"
+#include "cpu_level.h"
 }  // namespace avx512
 #endif
 
@@ -305,6 +321,80 @@ Triple backward_on(const Tensor& grad, const Tensor& value, const Tensor& offset
                   {kernel, stride, padding, dilation, scale, remove_center, normalize, level});
 }
 
+template <class T>
+const T* pointer(const Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+template <class T>
+void branch_typed(const Branch& p, [[maybe_unused]] int64_t level, const Tensor& x, const Tensor& weight,
+                  const Tensor* bias, const Tensor& norm_weight, const Tensor& norm_bias, Tensor& out) {
+  const T* from = pointer<T>(x);
+  T* to = static_cast<T*>(out.mutable_data_ptr());
+  using A = Accumulate<T>;
+  const auto pack = [&](auto number) {
+    using P = decltype(number);
+    return plain::pack_branch<P, A>(p, pointer<P>(weight), bias ? pointer<P>(*bias) : nullptr, pointer<P>(norm_weight),
+                                    pointer<P>(norm_bias));
+  };
+  auto parameters = weight.scalar_type() == x.scalar_type() ? pack(T{}) : pack(A{});
+  const A* packed = parameters.data();
+  const int64_t work = p.out_w * p.channels * (p.kernel_h * p.kernel_w + 32);
+  run(p.batch * p.out_h, std::max<int64_t>(1, 262144 / std::max<int64_t>(1, work)), [&](int64_t begin, int64_t end) {
+#if HAS_AVX512
+    if (level >= kAvx512) return avx512::branch<T>(p, from, packed, to, begin, end);
+#endif
+#if HAS_AVX2
+    if (level >= kAvx2) return avx2::branch<T>(p, from, packed, to, begin, end);
+#endif
+    plain::branch<T>(p, from, packed, to, begin, end);
+  });
+}
+
+// x (N, H, W, C), weight (C, 1, kh, kw), the others (C), to (N, Ho, Wo, C). Parameters have the dtype of x or, if that
+// has 16 bits, float32.
+Tensor branch(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, const Tensor& norm_weight,
+              const Tensor& norm_bias, double eps, Ints stride, Ints padding, std::string activation, int64_t level) {
+  const ScalarType type = x.scalar_type(), own = weight.scalar_type();
+  const bool is_short = type == ScalarType::BFloat16 || type == ScalarType::Half;
+  STD_TORCH_CHECK(type == ScalarType::Double || type == ScalarType::Float || is_short,
+                  "branch: the dtype must be float64, float32, bfloat16 or float16");
+  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4 && stride.size() == 2 && padding.size() == 2,
+                  "branch: wrong number of dimensions");
+  STD_TORCH_CHECK(activation == "gelu" || activation == "relu" || activation == "silu",
+                  "branch: the activation must be gelu, relu or silu");
+  const int64_t channels = x.size(3);
+  const auto fits = [&](const Tensor& t) {
+    return t.dim() == 1 && t.size(0) == channels && t.scalar_type() == own;
+  };
+  STD_TORCH_CHECK(channels > 0 && weight.size(0) == channels && weight.size(1) == 1 &&
+                  (own == type || (own == ScalarType::Float && is_short)) && (!bias || fits(*bias)) &&
+                  fits(norm_weight) && fits(norm_bias),
+                  "branch: the input and the parameters don't fit together");
+  STD_TORCH_CHECK(std::min({weight.size(2), weight.size(3), stride[0], stride[1]}) > 0 &&
+                  std::min(padding[0], padding[1]) >= 0, "branch: the kernel, stride or padding is not possible");
+  const int64_t kind = activation == "relu" ? kRelu : activation == "silu" ? kSilu : kGelu;
+  const int64_t room_h = x.size(1) + 2 * padding[0] - weight.size(2);
+  const int64_t room_w = x.size(2) + 2 * padding[1] - weight.size(3);
+  STD_TORCH_CHECK(room_h >= 0 && room_w >= 0, "branch: the map is smaller than the kernel");
+  const Branch p{x.size(0), x.size(1), x.size(2), channels, room_h / stride[0] + 1, room_w / stride[1] + 1,
+                 weight.size(2), weight.size(3), stride[0], stride[1], padding[0], padding[1], kind, eps};
+  static const int64_t best = best_level();
+  level = level < 0 ? best : std::min(best, level);
+  const Tensor map = dense(widened(x)), w = dense(widened(weight));
+  const Tensor gamma = dense(widened(norm_weight)), beta = dense(widened(norm_bias));
+  const Tensor b = bias ? dense(widened(*bias)) : beta;
+  const Tensor* shift = bias ? &b : nullptr;
+  Tensor out = empty(map, {p.batch, p.out_h, p.out_w, channels});
+  if (map.scalar_type() == ScalarType::Float)
+    branch_typed<float>(p, level, map, w, shift, gamma, beta, out);
+  else if (map.scalar_type() == ScalarType::Double)
+    branch_typed<double>(p, level, map, w, shift, gamma, beta, out);
+  else
+    branch_typed<BFloat16>(p, level, map, w, shift, gamma, beta, out);
+  return narrowed(out, type);
+}
+
 int64_t instruction_set() { return best_level(); }
 
 }  // namespace
@@ -317,12 +407,15 @@ int64_t instruction_set() { return best_level(); }
 STABLE_TORCH_LIBRARY(internimage_cpu, library) {
   library.def("forward(" TENSORS SETTINGS ") -> Tensor");
   library.def("backward(Tensor grad, " TENSORS SETTINGS ") -> (Tensor, Tensor, Tensor)");
+  library.def("branch(Tensor x, Tensor weight, Tensor? bias, Tensor norm_weight, Tensor norm_bias, float eps, "
+              "int[2] stride, int[2] padding, str activation, int level=-1) -> Tensor");
   library.def("instruction_set() -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(internimage_cpu, CPU, library) {
   library.impl("forward", TORCH_BOX(&forward_on));
   library.impl("backward", TORCH_BOX(&backward_on));
+  library.impl("branch", TORCH_BOX(&branch));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(internimage_cpu, CompositeExplicitAutograd, library) {

@@ -1,5 +1,4 @@
-// DCNv3's arithmetic for one instruction set. cpu.cpp includes this file once for each, in a namespace of its own, with
-// TARGET (a function attribute) and BYTES (of its vectors) set: vector code must know its target where it is written.
+// DCNv3's arithmetic for one instruction set, on the vectors of cpu_vectors.h.
 //
 // Shapes: value (N, H, W, G, D), offset (N, Ho, Wo, G, K, 2) as (x, y), mask (N, Ho, Wo, G, K); see README.md.
 // A "lane" is one sampling point of one group at one output position. Work goes in three steps over blocks of lanes
@@ -10,11 +9,6 @@
 //
 // Results don't depend on the number of threads: an output position, and backward a whole (image, group), belongs to
 // one thread, and a lane is computed alike wherever it lies in a block.
-
-#define INLINE TARGET inline __attribute__((always_inline))
-#define INLINE_LAMBDA TARGET __attribute__((always_inline))
-
-#include "cpu_vectors.h"
 
 // ---- Blocks of lanes ----------------------------------------------------------------------------------------------
 
@@ -381,21 +375,6 @@ TARGET void differentiate(const Problem& p, BackwardLanes<A>& l, int64_t count) 
   for (int64_t i = 0; i < count; i += points) differentiate_softmax<kPoints>(l.m + i, l.w00 + i, points);
 }
 
-// Numbers that begin at a cache line: vectors that lie across two cost twice.
-template <class A>
-class Buffer {
- public:
-  explicit Buffer(int64_t size) : lines_((size * sizeof(A) + 63) / 64) {}
-  A* data() { return lines_.data()->numbers; }
-  void clear() { std::fill(lines_.begin(), lines_.end(), Line{}); }
-
- private:
-  struct alignas(64) Line {
-    A numbers[64 / sizeof(A)];
-  };
-  std::vector<Line> lines_;
-};
-
 // One group of one image between strided (stride `pixel`) and dense memory.
 template <int64_t kDepth, class T, class A>
 INLINE void pack(const T* from, int64_t count, int64_t depth, int64_t pixel, A* to) {
@@ -468,8 +447,3 @@ TARGET void backward(const Problem& p, const T* grad, const T* value, const T* o
     if (p.points() == 9 && p.depth == 16) return backward_of<9, 16>(p, grad, value, offset, mask, into, from, to);
   backward_of<0, 0>(p, grad, value, offset, mask, into, from, to);
 }
-
-#undef INLINE
-#undef INLINE_LAMBDA
-#undef TARGET
-#undef BYTES

@@ -1,4 +1,9 @@
-// Numbers and vectors for one instruction set: see cpu_kernel.h.
+// Numbers, vectors and memory for one instruction set. cpu.cpp includes this file and those of the kernels once for each,
+// in a namespace of its own, with TARGET (a function attribute) and BYTES (of its vectors) set: vector code must know its
+// target where it is written.
+
+#define INLINE TARGET inline __attribute__((always_inline))
+#define INLINE_LAMBDA TARGET __attribute__((always_inline))
 
 // ---- Numbers ------------------------------------------------------------------------------------------------------
 
@@ -145,3 +150,18 @@ INLINE void prefetch(const T* from, int64_t count) {
   const char* bytes = reinterpret_cast<const char*>(from);
   for (int64_t i = 0; i < count * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(bytes + i);
 }
+
+// Numbers that begin at a cache line: vectors that lie across two cost twice.
+template <class A>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : lines_((size * sizeof(A) + 63) / 64) {}
+  A* data() { return lines_.data()->numbers; }
+  void clear() { std::fill(lines_.begin(), lines_.end(), Line{}); }
+
+ private:
+  struct alignas(64) Line {
+    A numbers[64 / sizeof(A)];
+  };
+  std::vector<Line> lines_;
+};
