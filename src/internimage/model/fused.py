@@ -1,7 +1,7 @@
-"""Several layers in one call, where that gives the same: on a CPU, without gradients.
+"""Several layers in one call on a CPU, where that gives the same.
 
-Hooks, replaced layers (adapters, quantised weights), gradients, compilation, FLOP counters all see the modules
-themselves; only plain layers on plain tensors take the short way (docs/decisions/0007).
+Hooks, replaced layers (adapters, quantised weights), compilation, FLOP counters all see the modules themselves; only
+plain layers on plain tensors take the short way (docs/decisions/0007), with gradients that of `lean.py`.
 """
 
 # These operators and questions have no public names and no types.
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
+from internimage.model import lean
 from internimage.ops.dcnv3 import cpu
 
 _TORCH, _C = cast(Any, torch), cast(Any, torch._C)
-_LINEAR: Any = _TORCH.ops.mkldnn._linear_pointwise.default if torch.backends.mkldnn.is_available() else None
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _LINEAR_DTYPES = (torch.float32, torch.bfloat16)
 # Activation modules and their names to oneDNN and to our own kernel.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {
@@ -44,26 +45,32 @@ def linear(x: Tensor, layer: nn.Module, activation: nn.Module | None = None) -> 
     ...     torch.allclose(linear(torch.ones(2, 4), layer, nn.ReLU()), layer(torch.ones(2, 4)).relu())
     True
     """
-    if (
-        not torch.compiler.is_compiling()
-        and type(layer) is nn.Linear
-        and (activation is None or _is_plain_activation(activation))
-        and _are_plain(x, layer)
-        and _C._get_mkldnn_enabled()
-    ):
-        weight, bias = layer._parameters["weight"], layer._parameters["bias"]
-        assert weight is not None  # for the type checker
-        wanted = _autocast_dtype(x)
-        if wanted in _LINEAR_DTYPES and wanted == _autocast_dtype(weight) and _LINEAR is not None:
-            # With more than two dimensions the call takes a slower way inside.
-            rows = x.reshape(-1, x.shape[-1])
-            if rows.dtype != wanted or weight.dtype != wanted:
-                rows, weight, bias = rows.to(wanted), weight.to(wanted), bias if bias is None else bias.to(wanted)
-            name = "none" if activation is None else _ACTIVATIONS[type(activation)][0]
-            out: Tensor = _LINEAR(rows, weight, bias, name, [], "none")
-            return out.view(*x.shape[:-1], layer.out_features)
-    out = layer(x)
-    return out if activation is None else activation(out)
+    if not _is_plain_linear(x, layer, activation):
+        out = layer(x)
+        return out if activation is None else activation(out)
+    weight, bias = cast(Tensor, layer._parameters["weight"]), layer._parameters["bias"]
+    if _is_graded(x, layer):
+        out = lean.linear(x, weight, bias)
+        return out if activation is None else activation(out)
+    wanted = _autocast_dtype(x)
+    if x.dtype != wanted or weight.dtype != wanted:
+        x, weight, bias = x.to(wanted), weight.to(wanted), bias if bias is None else bias.to(wanted)
+    return lean.product(x, weight, bias, "none" if activation is None else _ACTIVATIONS[type(activation)][0])
+
+
+def feed_forward(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn.Module) -> Tensor:
+    """``layer2(activation(layer1(x)))``; in training the activation's result is not kept but computed again.
+
+    >>> with torch.inference_mode():
+    ...     feed_forward(torch.ones(2, 4), nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 3)).shape
+    torch.Size([2, 3])
+    """
+    both = _is_plain_linear(x, layer1, activation) and _is_plain_linear(x, layer2, activation)
+    if both and _is_graded(x, layer1, layer2):
+        first, second = cast(Any, layer1._parameters), cast(Any, layer2._parameters)
+        weights = first["weight"], first["bias"], second["weight"], second["bias"]
+        return lean.feed_forward(x, *weights, _ACTIVATIONS[type(activation)][1])
+    return linear(linear(x, layer1, activation), layer2)
 
 
 def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> Tensor:
@@ -86,46 +93,81 @@ def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.M
     torch.Size([1, 5, 6, 4])
     """
     if (
-        not torch.compiler.is_compiling()
-        and type(conv) is nn.Conv2d
-        and type(norm) is nn.LayerNorm
-        and _is_plain_activation(activation)
-        and _are_plain(x_NHWC, conv, norm)
-        and _is_depthwise(x_NHWC, conv, norm)
-        and cpu.why_not(x_NHWC) is None
+        torch.compiler.is_compiling()
+        or type(conv) is not nn.Conv2d
+        or type(norm) is not nn.LayerNorm
+        or not _is_plain_activation(activation)
+        or not _are_plain(x_NHWC, conv, norm)
+        or not _is_depthwise(x_NHWC, conv, norm)
+        or cpu.why_not(x_NHWC) is not None
     ):
-        name = _ACTIVATIONS[type(activation)][1]
-        parameters = conv.weight, conv.bias, norm.weight, norm.bias, norm.eps
-        return _TORCH.ops.internimage_cpu.branch(x_NHWC, *parameters, conv.stride, conv.padding, name)
-    return activation(norm(conv(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
+        return activation(norm(conv(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
+    settings = norm.eps, conv.stride, cast("tuple[int, ...]", conv.padding), _ACTIVATIONS[type(activation)][1]
+    parameters = conv.weight, conv.bias, norm.weight, norm.bias
+    if _is_graded(x_NHWC, conv, norm):
+        return lean.depthwise(x_NHWC, *parameters, settings)
+    return _TORCH.ops.internimage_cpu.branch(x_NHWC, *parameters, *settings)
+
+
+def _is_plain_linear(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool:
+    if (
+        torch.compiler.is_compiling()
+        or type(layer) is not nn.Linear
+        or not _HAS_ONEDNN
+        or not _C._get_mkldnn_enabled()
+        or (activation is not None and not _is_plain_activation(activation))
+        or not _are_plain(x, layer)
+    ):
+        return False
+    dtype = _autocast_dtype(x)
+    return dtype in _LINEAR_DTYPES and dtype == _autocast_dtype(cast(Tensor, layer._parameters["weight"]))
+
+
+def is_idle(dropout: nn.Module) -> bool:
+    """Whether a dropout layer does nothing, and nobody watches it."""
+    watched = dropout._forward_hooks or dropout._forward_pre_hooks or dropout._backward_hooks
+    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p > 0) and not watched
+
+
+def _is_graded(x: Tensor, *layers: nn.Module) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    parameters = (each for layer in layers for each in layer._parameters.values() if each is not None)
+    return x.requires_grad or any(each.requires_grad for each in parameters)
 
 
 def _are_plain(x: Tensor, *layers: nn.Module) -> bool:
-    """Whether nobody watches these layers, differentiates through them or gave them parameters of another kind."""
-    graded = torch.is_grad_enabled()
-    if type(x) is not Tensor or not x.is_cpu or x.numel() == 0 or (graded and x.requires_grad):
+    """Whether nobody watches these layers or gave them parameters of another kind, and `lean` knows what to keep."""
+    if type(x) is not Tensor or not x.is_cpu or x.numel() == 0:
         return False
     for layer in layers:
-        if layer._forward_hooks or layer._forward_pre_hooks:
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
             return False
         for parameter in layer._parameters.values():
-            if parameter is None:
-                continue
-            if type(parameter) is not nn.Parameter or not parameter.is_cpu or (graded and parameter.requires_grad):
+            if parameter is not None and (type(parameter) is not nn.Parameter or not parameter.is_cpu):
                 return False
-    return not (
+    if (
         nn_module._global_forward_hooks
         or nn_module._global_forward_pre_hooks
+        or nn_module._global_backward_hooks
+        or nn_module._global_backward_pre_hooks
         or _C._len_torch_dispatch_stack()
         or _C._are_functorch_transforms_active()
         or _C._get_tracing_state()
+    ):
+        return False
+    return not _is_graded(x, *layers) or (
+        not torch.is_autocast_enabled("cpu")
+        and x.dtype == torch.float32
+        and all(each is None or each.dtype == torch.float32 for layer in layers for each in layer._parameters.values())
     )
 
 
 def _is_plain_activation(activation: nn.Module) -> bool:
     # GELU's other form, tanh, is another function.
     exact = not isinstance(activation, nn.GELU) or activation.approximate == "none"
-    watched = activation._forward_hooks or activation._forward_pre_hooks
+    own = activation._forward_hooks or activation._forward_pre_hooks
+    watched = own or activation._backward_hooks or activation._backward_pre_hooks
     return type(activation) in _ACTIVATIONS and exact and not watched
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from internimage.model.config import Activation
-from internimage.model.fused import linear
+from internimage.model.fused import feed_forward, is_idle, linear
 
 NORM_EPS = 1e-6
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -83,6 +83,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x_NHWC: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
+        if is_idle(self.drop):
+            return feed_forward(x_NHWC, self.fc1, self.act, self.fc2)
         return self.drop(linear(self.drop(linear(x_NHWC, self.fc1, self.act)), self.fc2))
 
 
