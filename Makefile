@@ -34,12 +34,12 @@ bench: $(READY) ## measure operator, models and training step; OFFICIAL=path com
 wheel: $(READY) ## a wheel for this platform with the C++ kernel inside, in dist/
 	INTERNIMAGE_WHEEL_KERNEL=1 $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
-sanitize: $(READY) ## the operator's tests with the C++ kernel under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(READY) ## the tests of the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	INTERNIMAGE_CXXFLAGS="-g -O1 -UWITHOUT_AVX2 -UWITHOUT_AVX512 -fsanitize=address,undefined -fno-sanitize-recover=all" \
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/ops/test_dcnv3_cpu.py tests/ops/test_dcnv3_op.py \
-	  -k "not fork and not compile and not compiled and not export and not opcheck and not transforms"
+	  tests/model/test_fused.py -k "not whoever and not fork and not compile and not compiled and not export and not opcheck and not transforms"
 
 docs: $(READY) ## check that every link and code block of the documentation works
 	$(BIN)/python -m pytest -q tests/test_docs.py

@@ -109,6 +109,43 @@ def test_transforms_and_the_compiler_see_the_module(calls: list[str]) -> None:
     assert calls == []
 
 
+class Both(nn.Module):
+    """A linear layer after the separable branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = convolution(8, 3, padding=1)
+        self.act, self.fc = nn.GELU(), nn.Linear(8, 5)
+
+    def forward(self, x_NHWC: Tensor) -> Tensor:
+        return linear(depthwise(x_NHWC, self.conv, self.norm, self.act), self.fc, self.act)
+
+
+def test_one_compiled_graph_has_the_same_calls_but_none_for_export(calls: list[str]) -> None:
+    module, x = Both().eval(), torch.randn(2, 4, 5, 8)
+    graphs: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: object) -> object:
+        graphs.append(str(graph.graph))
+        return graph
+
+    compiled = torch.compile(module, backend=keep, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), module(x))
+        exported = torch.export.export(module, (x,))
+    (graph,) = graphs
+    assert "internimage.linear" in graph
+    assert "internimage_cpu.branch" in graph
+    assert calls == ["gelu"]
+    assert "internimage" not in str(exported.graph)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert compiled(x).dtype == torch.bfloat16
+    assert "internimage" not in graphs[1]
+    compiled(x).sum().backward()
+    assert module.fc.weight.grad is not None
+    assert "internimage" not in graphs[2]
+
+
 def test_its_flops_are_counted() -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         linear(torch.randn(2, 5, 4), nn.Linear(4, 3))

@@ -71,6 +71,19 @@ def test_any_group_width(depth: int, name: str) -> None:
         check(*both(make((1, 5, 6, 2, depth), DTYPES[name]), level), name)
 
 
+@pytest.mark.parametrize(("groups", "kernel"), [(61, 3), (29, 3), (7, 9), (2, 17)], ids=str)
+def test_more_lanes_than_a_block_has(groups: int, kernel: int) -> None:
+    """Groups are cut into blocks of 256 sampling points, of which the last has fewer; one group can have more."""
+    geometry = DCNv3Geometry.make(kernel, padding=kernel // 2)
+    check(*both(make((1, 3, 4, groups, 5), torch.float32, kernel * kernel), geometry=geometry), "fp32")
+
+
+def test_a_kernel_of_more_points_than_a_block_can_have() -> None:
+    tensors = make((1, 1, 1, 1, 1), torch.float32, 65 * 65)
+    with pytest.raises(RuntimeError, match="more than 4096 points"):
+        forward(tensors, DCNv3Geometry.make(65, padding=32))
+
+
 @pytest.mark.parametrize("case", CASES, **NAMES)
 def test_without_vector_instructions(case: Case) -> None:
     """What runs on a processor that has none beyond the least of its kind."""

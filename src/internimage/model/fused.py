@@ -45,6 +45,12 @@ def linear(x: Tensor, layer: nn.Module, activation: nn.Module | None = None) -> 
     ...     torch.allclose(linear(torch.ones(2, 4), layer, nn.ReLU()), layer(torch.ones(2, 4)).relu())
     True
     """
+    if torch.compiler.is_compiling():
+        if _compiles(x, layer, activation) and type(layer) is nn.Linear:
+            name = "none" if activation is None else _ACTIVATIONS[type(activation)][0]
+            return _TORCH.ops.internimage.linear.default(x, layer.weight, layer.bias, name)
+        out = layer(x)
+        return out if activation is None else activation(out)
     if not _is_plain_linear(x, layer, activation):
         out = layer(x)
         return out if activation is None else activation(out)
@@ -65,6 +71,8 @@ def feed_forward(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn
     ...     feed_forward(torch.ones(2, 4), nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 3)).shape
     torch.Size([2, 3])
     """
+    if torch.compiler.is_compiling():
+        return linear(linear(x, layer1, activation), layer2)
     both = _is_plain_linear(x, layer1, activation) and _is_plain_linear(x, layer2, activation)
     if both and _is_graded(x, layer1, layer2):
         first, second = cast(Any, layer1._parameters), cast(Any, layer2._parameters)
@@ -92,27 +100,63 @@ def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.M
     ...     depthwise(torch.ones(1, 5, 6, 4), conv, norm, nn.GELU()).shape
     torch.Size([1, 5, 6, 4])
     """
-    if (
-        torch.compiler.is_compiling()
-        or type(conv) is not nn.Conv2d
-        or type(norm) is not nn.LayerNorm
-        or not _is_plain_activation(activation)
-        or not _are_plain(x_NHWC, conv, norm)
-        or not _is_depthwise(x_NHWC, conv, norm)
-        or cpu.why_not(x_NHWC) is not None
-    ):
+    if torch.compiler.is_compiling():
+        short = (
+            type(conv) is nn.Conv2d
+            and type(norm) is nn.LayerNorm
+            and _compiles(x_NHWC, conv, activation)
+            and _is_depthwise(x_NHWC, conv, norm)
+            and _has_kernel()
+        )
+    else:
+        short = (
+            type(conv) is nn.Conv2d
+            and type(norm) is nn.LayerNorm
+            and _is_plain_activation(activation)
+            and _are_plain(x_NHWC, conv, norm)
+            and _is_depthwise(x_NHWC, conv, norm)
+            and cpu.why_not(x_NHWC) is None
+        )
+    if not short:
         return activation(norm(conv(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
+    assert isinstance(conv, nn.Conv2d)  # for the type checker, as the next
+    assert isinstance(norm, nn.LayerNorm)
     settings = norm.eps, conv.stride, cast("tuple[int, ...]", conv.padding), _ACTIVATIONS[type(activation)][1]
     parameters = conv.weight, conv.bias, norm.weight, norm.bias
-    if _is_graded(x_NHWC, conv, norm):
+    if not torch.compiler.is_compiling() and _is_graded(x_NHWC, conv, norm):
         return lean.depthwise(x_NHWC, *parameters, settings)
     return _TORCH.ops.internimage_cpu.branch(x_NHWC, *parameters, *settings)
 
 
+def _compiles(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool:
+    """Whether these calls may stand in a compiled graph: not in one for export, and without gradients.
+
+    Inductor calls oneDNN with an activation only for frozen weights.
+    """
+    weight = layer._parameters.get("weight")
+    return (
+        not torch.compiler.is_exporting()
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and _HAS_ONEDNN
+        and x.device.type == "cpu"
+        and weight is not None
+        and x.dtype == weight.dtype
+        and x.dtype in _LINEAR_DTYPES
+        and (activation is None or _is_plain_activation(activation))
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+    )
+
+
+@torch.compiler.assume_constant_result
+def _has_kernel() -> bool:
+    return cpu.why_not(torch.empty(1, 1, 1, 1, 1)) is None
+
+
 def _is_plain_linear(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool:
     if (
-        torch.compiler.is_compiling()
-        or type(layer) is not nn.Linear
+        type(layer) is not nn.Linear
         or not _HAS_ONEDNN
         or not _C._get_mkldnn_enabled()
         or (activation is not None and not _is_plain_activation(activation))
@@ -194,3 +238,14 @@ def _autocast_dtype(tensor: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled("cpu") and tensor.dtype != torch.float64:
         return torch.get_autocast_dtype("cpu")
     return tensor.dtype
+
+
+def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+# For compiled graphs, in which Inductor takes oneDNN's own operator with constant weights alone.
+_LIBRARY = torch.library.Library("internimage", "FRAGMENT")
+_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias, str activation) -> Tensor")
+_LIBRARY.impl("linear", lean.product, "CPU")
+_TORCH.library.register_fake("internimage::linear", _fake_linear, lib=_LIBRARY)

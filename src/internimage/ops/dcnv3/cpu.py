@@ -44,10 +44,19 @@ def warn_once(reason: str) -> None:
 _warned: set[str] = set()
 
 
+def _fake_branch(x_NHWC: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+    stride, padding = arguments[4:6]
+    height, width = (
+        (x_NHWC.shape[1 + axis] + 2 * padding[axis] - weight.shape[2 + axis]) // stride[axis] + 1 for axis in (0, 1)
+    )
+    return x_NHWC.new_empty((x_NHWC.shape[0], height, width, x_NHWC.shape[3]))
+
+
 @cache
 def _load() -> str | None:
     try:
         cast(Any, torch.ops).load_library(str(find_or_build()))
+        cast(Any, torch.library).register_fake("internimage_cpu::branch", _fake_branch)
     except BuildError as error:
         return str(error)
     except OSError as error:
