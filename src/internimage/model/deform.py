@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from internimage.model.config import Activation
 from internimage.model.fused import depthwise, linear
 from internimage.model.layers import build_activation, layer_norm
-from internimage.ops.dcnv3 import DCNv3Geometry, Normalize, dcnv3
+from internimage.ops.dcnv3 import DCNv3Geometry, Normalize
 from internimage.ops.dcnv3.geometry import as_pair
+from internimage.ops.dcnv3.op import apply
 
 
 class DCNv3(nn.Module):
@@ -117,19 +118,7 @@ class DCNv3(nn.Module):
         value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], groups, self.channels // groups)
         offset_NHWGK2 = linear(query_NHWC, self.offset).view(*positions, groups, points, 2)
         mask_NHWGK = linear(query_NHWC, self.mask).view(*positions, groups, points)
-        g = self.geometry
-        out_NHWGD = dcnv3(
-            value_NHWGD,
-            offset_NHWGK2,
-            mask_NHWGK,
-            kernel_size=g.kernel_size,
-            stride=g.stride,
-            padding=g.padding,
-            dilation=g.dilation,
-            offset_scale=g.offset_scale,
-            remove_center=g.remove_center,
-            normalize=self.normalize,
-        )
+        out_NHWGD = apply(value_NHWGD, offset_NHWGK2, mask_NHWGK, self.geometry, self.normalize)
         if self.center_scale is not None:
             gate_NHWG1 = self.center_scale(query_NHWC).sigmoid().unsqueeze(-1)
             out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1

@@ -43,6 +43,7 @@ template <class A>
 struct Grid {
   Grid(const Problem& p, int64_t groups, int64_t positions) {
     const int64_t center_h = p.dilation_h * (p.kernel_h - 1) / 2, center_w = p.dilation_w * (p.kernel_w - 1) / 2;
+    for (auto* each : {&column, &dx, &dy}) each->reserve(positions * groups * p.points());
     for (int64_t i = 0; i < positions * groups; ++i)
       for (int64_t ix = 0; ix < p.kernel_w; ++ix)
         for (int64_t iy = 0; iy < p.kernel_h; ++iy) {

@@ -27,6 +27,7 @@ _SETTINGS = (
     "float offset_scale, bool remove_center, str normalize"
 )
 _FORWARD, _BACKWARD = "internimage::dcnv3", "internimage::dcnv3_backward"
+_NORMALIZE = get_args(Normalize)
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -74,6 +75,18 @@ def dcnv3(
     tensor([1., 1., 1.])
     """
     geometry = _geometry(kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    return apply(value, offset, mask, geometry, normalize, backend)
+
+
+def apply(
+    value: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    geometry: DCNv3Geometry,
+    normalize: Normalize = "none",
+    backend: str | None = None,
+) -> Tensor:
+    """`dcnv3` with a geometry made before: for layers, which have one."""
     value, offset, mask = _prepare(value, offset, mask, geometry, normalize)
     _check_backend(backend, value)
     if backend == "reference" or (backend is None and _needs_reference(value, offset, mask)):
@@ -131,7 +144,8 @@ def _prepare(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors in autocast's dtype; ``ValueError`` for what does not fit."""
     _check(value, offset, mask, geometry, normalize)
-    value, offset, mask = _autocast(value), _autocast(offset), _autocast(mask)
+    if _is_autocast(value):
+        value, offset, mask = _autocast(value), _autocast(offset), _autocast(mask)
     _check_dtypes(value, offset, mask)
     return value, offset, mask
 
@@ -142,8 +156,9 @@ def _check_backend(backend: str | None, value: Tensor) -> None:
 
 
 def _check_dtypes(*tensors: Tensor) -> None:
-    found = [tensor.dtype for tensor in tensors]
-    if found[0] not in _DTYPES or len(set(found)) > 1:
+    dtype = tensors[0].dtype
+    if dtype not in _DTYPES or any(tensor.dtype != dtype for tensor in tensors):
+        found = [tensor.dtype for tensor in tensors]
         raise ValueError(
             "value, offset and mask must share one dtype of float64, float32, bfloat16, float16; "
             f"got {', '.join(map(str, found))}"
@@ -153,8 +168,8 @@ def _check_dtypes(*tensors: Tensor) -> None:
 def _check(value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry, normalize: str) -> None:
     if value.dim() != 5:
         raise ValueError(f"value must be (N, H, W, G, D), got {tuple(value.shape)}; split the channels into groups")
-    if normalize not in get_args(Normalize):
-        raise ValueError(f"normalize must be one of {', '.join(get_args(Normalize))}, got {normalize!r}")
+    if normalize not in _NORMALIZE:
+        raise ValueError(f"normalize must be one of {', '.join(_NORMALIZE)}, got {normalize!r}")
     batch, height, width, groups, depth = value.shape
     out_h, out_w = geometry.output_size(height, width)
     if height < 1 or width < 1 or groups < 1 or depth < 1 or out_h < 1 or out_w < 1:
@@ -162,9 +177,9 @@ def _check(value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry,
             f"a map of {height} x {width} with {groups} groups of {depth} channels gives no output for {geometry}"
         )
     expected = (batch, out_h, out_w, groups, geometry.num_points)
-    if tuple(mask.shape) != expected:
+    if mask.shape != expected:
         raise ValueError(f"mask must be (N, Ho, Wo, G, K) = {expected} for this value, got {tuple(mask.shape)}")
-    if tuple(offset.shape) != (*expected, 2):
+    if offset.shape != (*expected, 2):
         raise ValueError(f"offset must be (N, Ho, Wo, G, K, 2) = {(*expected, 2)}, got {tuple(offset.shape)}")
     if not value.device == offset.device == mask.device:
         raise ValueError(
@@ -172,17 +187,26 @@ def _check(value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry,
         )
 
 
+def _is_autocast(tensor: Tensor) -> bool:
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _autocast(tensor: Tensor) -> Tensor:
     # torch.library.register_autocast fixes one dtype per device; users choose float16 or bfloat16 per region.
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return tensor
     # As PyTorch's own rules do, leave float64 alone.
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(device))
+    if not _is_autocast(tensor) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 def _geometry(*settings: Any) -> DCNv3Geometry:
     pairs = settings[:4]
+    if (
+        type(pairs[0]) is type(pairs[1]) is type(pairs[2]) is type(pairs[3]) is int
+        and not torch.compiler.is_compiling()
+    ):
+        return _known_geometry(*settings)
     # True and 2.0 equal numbers that would be found, and are no kernel sizes; the compiler traces no look-up.
     if torch.compiler.is_compiling() or not all(type(n) is int for pair in pairs for n in _numbers(pair)):
         return DCNv3Geometry.make(*settings)
