@@ -71,10 +71,12 @@ def feed_forward(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn
     ...     feed_forward(torch.ones(2, 4), nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 3)).shape
     torch.Size([2, 3])
     """
-    if torch.compiler.is_compiling():
-        return linear(linear(x, layer1, activation), layer2)
-    both = _is_plain_linear(x, layer1, activation) and _is_plain_linear(x, layer2, activation)
-    if both and _is_graded(x, layer1, layer2):
+    if (
+        not torch.compiler.is_compiling()
+        and _is_graded(x, layer1, layer2)
+        and _is_plain_linear(x, layer1, activation)
+        and _is_plain_linear(x, layer2, activation)
+    ):
         first, second = cast(Any, layer1._parameters), cast(Any, layer2._parameters)
         weights = first["weight"], first["bias"], second["weight"], second["bias"]
         return lean.feed_forward(x, *weights, _ACTIVATIONS[type(activation)][1])
