@@ -142,12 +142,12 @@ def _compiles(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool
         and not torch.is_autocast_enabled("cpu")
         and _HAS_ONEDNN
         and x.device.type == "cpu"
+        and x.numel() > 0
         and weight is not None
         and x.dtype == weight.dtype
         and x.dtype in _LINEAR_DTYPES
         and (activation is None or _is_plain_activation(activation))
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
+        and not _is_watched(layer)
     )
 
 
@@ -171,8 +171,11 @@ def _is_plain_linear(x: Tensor, layer: nn.Module, activation: nn.Module | None) 
 
 def is_idle(dropout: nn.Module) -> bool:
     """Whether a dropout layer does nothing, and nobody watches it."""
-    watched = dropout._forward_hooks or dropout._forward_pre_hooks or dropout._backward_hooks
-    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p > 0) and not watched
+    return type(dropout) is nn.Dropout and not (dropout.training and dropout.p > 0) and not _is_watched(dropout)
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _is_graded(x: Tensor, *layers: nn.Module) -> bool:
@@ -187,7 +190,7 @@ def _are_plain(x: Tensor, *layers: nn.Module) -> bool:
     if type(x) is not Tensor or not x.is_cpu or x.numel() == 0:
         return False
     for layer in layers:
-        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        if _is_watched(layer):
             return False
         for parameter in layer._parameters.values():
             if parameter is not None and (type(parameter) is not nn.Parameter or not parameter.is_cpu):
@@ -212,9 +215,7 @@ def _are_plain(x: Tensor, *layers: nn.Module) -> bool:
 def _is_plain_activation(activation: nn.Module) -> bool:
     # GELU's other form, tanh, is another function.
     exact = not isinstance(activation, nn.GELU) or activation.approximate == "none"
-    own = activation._forward_hooks or activation._forward_pre_hooks
-    watched = own or activation._backward_hooks or activation._backward_pre_hooks
-    return type(activation) in _ACTIVATIONS and exact and not watched
+    return type(activation) in _ACTIVATIONS and exact and not _is_watched(activation)
 
 
 def _is_depthwise(x_NHWC: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> bool:

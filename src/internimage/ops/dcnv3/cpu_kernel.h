@@ -236,7 +236,8 @@ struct Ahead {
     constexpr int64_t kRows = 4;
     const int64_t row = next.row * p.stride_h - p.padding_h + p.dilation_h * (p.kernel_h - 1) + kRows;
     const int64_t column = std::min(next.column * p.stride_w, p.width - 1);
-    this->value = value + ((next.image * p.height + std::min(row, p.height - 1)) * p.width + column) * p.channels();
+    const int64_t on_map = std::max<int64_t>(0, std::min(row, p.height - 1));
+    this->value = value + ((next.image * p.height + on_map) * p.width + column) * p.channels();
     this->offset = offset + next.position * p.offset_stride, this->mask = mask + next.position * p.mask_stride;
   }
   // The run's `i`-th position. Inlined: GCC drops calls that only prefetch.

@@ -92,7 +92,11 @@ def apply(
     if backend == "reference" or (backend is None and _needs_reference(value, offset, mask)):
         return dcnv3_reference(value, offset, mask, geometry, normalize)
     op = cast(Any, torch.ops.internimage.dcnv3.default)
-    return op(value, offset, mask, *geometry.arguments, normalize)
+    if torch.compiler.is_compiling() or _needs_gradients(value, offset, mask):
+        return op(value, offset, mask, *geometry.arguments, normalize)
+    # Past autograd's kernel, which is Python: ten microseconds.
+    with cast(Any, torch)._C._AutoDispatchBelowAutograd():
+        return op(value, offset, mask, *geometry.arguments, normalize)
 
 
 def explain_dcnv3(
@@ -121,6 +125,10 @@ def explain_dcnv3(
         _check_dtypes(value)
     _check_backend(backend, value)
     return backends.explain(value)
+
+
+def _needs_gradients(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _needs_reference(*tensors: Tensor) -> bool:
