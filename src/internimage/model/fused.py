@@ -175,7 +175,8 @@ def is_idle(dropout: nn.Module) -> bool:
 
 
 def _is_watched(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+    own = cast(Any, layer)
+    return bool(own._forward_hooks or own._forward_pre_hooks or own._backward_hooks or own._backward_pre_hooks)
 
 
 def _is_graded(x: Tensor, *layers: nn.Module) -> bool:
