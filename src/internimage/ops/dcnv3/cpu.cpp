@@ -125,6 +125,27 @@ int64_t best_level() {
   return kPlain;
 }
 
+// The level to work on, where `wanted` is the most or -1.
+int64_t usable_level(int64_t wanted) {
+  static const int64_t best = best_level();
+  return wanted < 0 ? best : std::min(best, wanted);
+}
+
+// Return a call of the function of that name in the namespace of `level`.
+#if HAS_AVX512
+#define ON_AVX512(...) \
+  if (level >= kAvx512) return avx512::__VA_ARGS__;
+#else
+#define ON_AVX512(...)
+#endif
+#if HAS_AVX2
+#define ON_AVX2(...) \
+  if (level >= kAvx2) return avx2::__VA_ARGS__;
+#else
+#define ON_AVX2(...)
+#endif
+#define ON_LEVEL(...) ON_AVX512(__VA_ARGS__) ON_AVX2(__VA_ARGS__) return plain::__VA_ARGS__;
+
 // ---- Operators ----------------------------------------------------------------------------------------------------
 
 // A forked child has the parent's thread pool by name only: waiting for it would never end.
@@ -151,6 +172,22 @@ struct Settings {
 };
 
 using torch::headeronly::ScalarType;
+
+template <class T>
+const T* pointer(const Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+// `work` with a number of the type.
+template <class F>
+void by_type(ScalarType type, const F& work) {
+  if (type == ScalarType::Float)
+    work(float{});
+  else if (type == ScalarType::Double)
+    work(double{});
+  else
+    work(BFloat16{});
+}
 
 // Few processors compute in float16.
 Tensor widened(const Tensor& x) {
@@ -196,8 +233,7 @@ struct Call {
     STD_TORCH_CHECK(v.scalar_type() == ScalarType::Double || v.scalar_type() == ScalarType::Float ||
                     v.scalar_type() == ScalarType::BFloat16 || v.scalar_type() == ScalarType::Half,
                     "dcnv3: the dtype must be float64, float32, bfloat16 or float16");
-    static const int64_t best = best_level();
-    level = s.level < 0 ? best : std::min(best, s.level);
+    level = usable_level(s.level);
     const int64_t normalize = s.normalize == "softmax" ? kSoftmax : s.normalize == "sigmoid" ? kSigmoid : kNone;
     p = {v.size(0), v.size(1), v.size(2), v.size(3), v.size(4), o.size(1), o.size(2), s.kernel[0], s.kernel[1],
          s.stride[0], s.stride[1], s.padding[0], s.padding[1], s.dilation[0], s.dilation[1], s.remove_center,
@@ -218,52 +254,35 @@ struct Call {
 
 template <class T>
 void forward_typed(const Problem& p, [[maybe_unused]] int64_t level, const Tensor& value, const Tensor& offset,
-                   const Tensor& mask,
-                   Tensor& out) {
-  auto* v = static_cast<const T*>(value.const_data_ptr());
-  auto* o = static_cast<const T*>(offset.const_data_ptr());
-  auto* m = static_cast<const T*>(mask.const_data_ptr());
+                   const Tensor& mask, Tensor& out) {
+  const T* v = pointer<T>(value);
+  const T* o = pointer<T>(offset);
+  const T* m = pointer<T>(mask);
   auto* to = static_cast<T*>(out.mutable_data_ptr());
   const int64_t work = p.groups * p.points() * (p.depth + 16);
   run(p.batch * p.positions(), std::max<int64_t>(1, 32768 / work), [&](int64_t begin, int64_t end) {
-#if HAS_AVX512
-    if (level >= kAvx512) return avx512::forward(p, v, o, m, to, begin, end);
-#endif
-#if HAS_AVX2
-    if (level >= kAvx2) return avx2::forward(p, v, o, m, to, begin, end);
-#endif
-    plain::forward(p, v, o, m, to, begin, end);
+    ON_LEVEL(forward(p, v, o, m, to, begin, end))
   });
 }
 
 template <class T>
 void backward_typed(const Problem& p, [[maybe_unused]] int64_t level, const Tensor& grad, const Tensor& value,
-                    const Tensor& offset,
-                    const Tensor& mask, const Gradients<T>& into) {
-  auto* y = static_cast<const T*>(grad.const_data_ptr());
-  auto* v = static_cast<const T*>(value.const_data_ptr());
-  auto* o = static_cast<const T*>(offset.const_data_ptr());
-  auto* m = static_cast<const T*>(mask.const_data_ptr());
+                    const Tensor& offset, const Tensor& mask, const Gradients<T>& into) {
+  const T* y = pointer<T>(grad);
+  const T* v = pointer<T>(value);
+  const T* o = pointer<T>(offset);
+  const T* m = pointer<T>(mask);
   run(p.batch * p.groups, 1, [&](int64_t begin, int64_t end) {
-#if HAS_AVX512
-    if (level >= kAvx512) return avx512::backward(p, y, v, o, m, into, begin, end);
-#endif
-#if HAS_AVX2
-    if (level >= kAvx2) return avx2::backward(p, y, v, o, m, into, begin, end);
-#endif
-    plain::backward(p, y, v, o, m, into, begin, end);
+    ON_LEVEL(backward(p, y, v, o, m, into, begin, end))
   });
 }
 
 Tensor forward(const Tensor& value, const Tensor& offset, const Tensor& mask, const Settings& settings) {
   const Call c(value, offset, mask, settings);
   Tensor out = empty(c.value, {c.p.batch, c.p.out_h, c.p.out_w, c.p.groups, c.p.depth});
-  if (c.value.scalar_type() == ScalarType::Float)
-    forward_typed<float>(c.p, c.level, c.value, c.offset, c.mask, out);
-  else if (c.value.scalar_type() == ScalarType::Double)
-    forward_typed<double>(c.p, c.level, c.value, c.offset, c.mask, out);
-  else
-    forward_typed<BFloat16>(c.p, c.level, c.value, c.offset, c.mask, out);
+  by_type(c.value.scalar_type(), [&](auto number) {
+    forward_typed<decltype(number)>(c.p, c.level, c.value, c.offset, c.mask, out);
+  });
   return narrowed(out, value.scalar_type());
 }
 
@@ -286,12 +305,10 @@ Triple backward(const Tensor& grad, const Tensor& value, const Tensor& offset, c
   Tensor to_value = empty(c.value, {p.batch, p.height, p.width, p.groups, p.depth});
   Tensor to_offset = empty(c.value, {p.batch, p.out_h, p.out_w, p.groups, p.points(), 2});
   Tensor to_mask = empty(c.value, {p.batch, p.out_h, p.out_w, p.groups, p.points()});
-  if (c.value.scalar_type() == ScalarType::Float)
-    backward_typed(p, c.level, y, c.value, c.offset, c.mask, pointers<float>(to_value, to_offset, to_mask));
-  else if (c.value.scalar_type() == ScalarType::Double)
-    backward_typed(p, c.level, y, c.value, c.offset, c.mask, pointers<double>(to_value, to_offset, to_mask));
-  else
-    backward_typed(p, c.level, y, c.value, c.offset, c.mask, pointers<BFloat16>(to_value, to_offset, to_mask));
+  by_type(c.value.scalar_type(), [&](auto number) {
+    const auto into = pointers<decltype(number)>(to_value, to_offset, to_mask);
+    backward_typed(c.p, c.level, y, c.value, c.offset, c.mask, into);
+  });
   const ScalarType type = value.scalar_type();
   return {narrowed(to_value, type), narrowed(to_offset, type), narrowed(to_mask, type)};
 }
@@ -322,11 +339,6 @@ Triple backward_on(const Tensor& grad, const Tensor& value, const Tensor& offset
 }
 
 template <class T>
-const T* pointer(const Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-template <class T>
 void branch_typed(const Branch& p, [[maybe_unused]] int64_t level, const Tensor& x, const Tensor& weight,
                   const Tensor* bias, const Tensor& norm_weight, const Tensor& norm_bias, Tensor& out) {
   const T* from = pointer<T>(x);
@@ -341,13 +353,7 @@ void branch_typed(const Branch& p, [[maybe_unused]] int64_t level, const Tensor&
   const A* packed = parameters.data();
   const int64_t work = p.out_w * p.channels * (p.kernel_h * p.kernel_w + 32);
   run(p.batch * p.out_h, std::max<int64_t>(1, 262144 / std::max<int64_t>(1, work)), [&](int64_t begin, int64_t end) {
-#if HAS_AVX512
-    if (level >= kAvx512) return avx512::branch<T>(p, from, packed, to, begin, end);
-#endif
-#if HAS_AVX2
-    if (level >= kAvx2) return avx2::branch<T>(p, from, packed, to, begin, end);
-#endif
-    plain::branch<T>(p, from, packed, to, begin, end);
+    ON_LEVEL(branch<T>(p, from, packed, to, begin, end))
   });
 }
 
@@ -379,19 +385,15 @@ Tensor branch(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
   STD_TORCH_CHECK(room_h >= 0 && room_w >= 0, "branch: the map is smaller than the kernel");
   const Branch p{x.size(0), x.size(1), x.size(2), channels, room_h / stride[0] + 1, room_w / stride[1] + 1,
                  weight.size(2), weight.size(3), stride[0], stride[1], padding[0], padding[1], kind, eps};
-  static const int64_t best = best_level();
-  level = level < 0 ? best : std::min(best, level);
+  level = usable_level(level);
   const Tensor map = dense(widened(x)), w = dense(widened(weight));
   const Tensor gamma = dense(widened(norm_weight)), beta = dense(widened(norm_bias));
   const Tensor b = bias ? dense(widened(*bias)) : beta;
   const Tensor* shift = bias ? &b : nullptr;
   Tensor out = empty(map, {p.batch, p.out_h, p.out_w, channels});
-  if (map.scalar_type() == ScalarType::Float)
-    branch_typed<float>(p, level, map, w, shift, gamma, beta, out);
-  else if (map.scalar_type() == ScalarType::Double)
-    branch_typed<double>(p, level, map, w, shift, gamma, beta, out);
-  else
-    branch_typed<BFloat16>(p, level, map, w, shift, gamma, beta, out);
+  by_type(map.scalar_type(), [&](auto number) {
+    branch_typed<decltype(number)>(p, level, map, w, shift, gamma, beta, out);
+  });
   return narrowed(out, type);
 }
 
