@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.nn import functional as F
 
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
@@ -123,7 +124,12 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _sample(value_BDHW: Tensor, grid_BKP2: Tensor) -> Tensor:
-    return F.grid_sample(value_BDHW, grid_BKP2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    try:
+        return F.grid_sample(value_BDHW, grid_BKP2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    except NotImplementedError:
+        # Before PyTorch 2.15 it has no forward-mode derivative, but PyTorch's own decomposition has one.
+        sampler = torch.ops.aten.grid_sampler_2d.default
+        return cast(Tensor, get_decompositions([sampler])[sampler](value_BDHW, grid_BKP2, 0, 0, False))
 
 
 def _fold_groups(value_NHWGD: Tensor) -> Tensor:
