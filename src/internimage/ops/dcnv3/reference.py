@@ -5,6 +5,9 @@ B = N*G. Inside, points come before positions (B, K, P): sums over K then run al
 Sizes stay symbolic (``arange`` and plain numbers), so ``torch.export`` and ONNX keep height and width dynamic.
 """
 
+# The table of decompositions is typed in part only.
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Literal, cast
