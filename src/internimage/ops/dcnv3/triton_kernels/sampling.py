@@ -1,0 +1,146 @@
+"""What DCNv3's Triton kernels share: which outputs a program computes, where their points lie, what lies there.
+
+A *row* is one group at one output position. Rows of a program are neighbours: positions run through a strip of ``STRIP``
+columns from top to bottom, so that their windows overlap, and groups run fastest, so that offsets are read in order.
+Shape legend of comments: R rows of a program, D channels of a group (padded to a power of two), K sampling points.
+"""
+
+# Triton's language has no types.
+# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
+
+from __future__ import annotations
+
+import triton
+from triton import language as tl
+
+# Of `NORMALIZE`.
+SOFTMAX, SIGMOID, NONE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def find_rows(out_height, out_width, groups, WIDE: tl.constexpr, ROWS: tl.constexpr, STRIP: tl.constexpr):
+    """Column, row and group of this program's R outputs, in 64 bits if WIDE, and which of them exist."""
+    first = tl.program_id(0)
+    if WIDE:
+        first = first.to(tl.int64)
+    row = first * ROWS + tl.arange(0, ROWS)
+    position = row // groups
+    out_y = position // STRIP
+    out_x = tl.program_id(1) * STRIP + position - out_y * STRIP
+    return out_x, out_y, row - position * groups, (out_y < out_height) & (out_x < out_width)
+
+
+@triton.jit
+def load_offset(offset_ptr, wanted):
+    """(dx, dy) of R points in float32, both in one load: they are neighbours in memory."""
+    dtype: tl.constexpr = offset_ptr.dtype.element_ty
+    if dtype == tl.float32:
+        both = tl.load(offset_ptr.to(tl.pointer_type(tl.int64)), mask=wanted, other=0)
+        dx = both.to(tl.int32).to(tl.float32, bitcast=True)
+        dy = (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    else:
+        both = tl.load(offset_ptr.to(tl.pointer_type(tl.int32)), mask=wanted, other=0)
+        if dtype == tl.bfloat16:
+            # A bfloat16 is the upper half of a float32.
+            dx = (both << 16).to(tl.float32, bitcast=True)
+            dy = (both & -65536).to(tl.float32, bitcast=True)
+        else:
+            dx = both.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+            dy = (both >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return dx, dy
+
+
+@triton.jit
+def store_offset(offset_ptr, dx, dy, wanted):
+    """The opposite of `load_offset`."""
+    dtype: tl.constexpr = offset_ptr.dtype.element_ty
+    if dtype == tl.float32:
+        low = dx.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
+        both = (dy.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
+        tl.store(offset_ptr.to(tl.pointer_type(tl.int64)), both, mask=wanted)
+    else:
+        low = dx.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+        both = (dy.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) << 16) | low
+        tl.store(offset_ptr.to(tl.pointer_type(tl.int32)), both, mask=wanted)
+
+
+@triton.jit
+def locate_point(k, offset_ptr, window, wanted, KERNEL_H, CENTER):
+    """(x, y) of point k of R outputs, in pixels of the unpadded map.
+
+    window is where each window's first point lies without offset, (x, y), how far the next one is, (x, y), and the
+    factor on offsets; points from CENTER on are one further in the kernel.
+    """
+    x_start, y_start, step_x, step_y, scale = window
+    dx, dy = load_offset(offset_ptr + 2 * k, wanted)
+    point = k + (k >= CENTER)
+    ix = point // KERNEL_H
+    iy = point - ix * KERNEL_H
+    return (x_start + ix * step_x) + scale * dx, (y_start + iy * step_y) + scale * dy
+
+
+@triton.jit
+def find_corners(x, y, wanted, value):
+    """The four pixels around R positions.
+
+    value is height and width of the map, elements from one pixel to the next, and where each row's channels begin in
+    a pixel. Returns where the upper left pixel's channels begin, the way down and right from there in [0, 1), and which
+    corners lie on the map: upper left, upper right, lower left, lower right; none of a position that counts for nothing.
+    """
+    height, width, pixel, channel = value
+    # Less than a pixel off the map at most; false for NaN, as every comparison with it.
+    inside = (x > -1) & (x < width) & (y > -1) & (y < height) & wanted
+    # Any small number will do where no corner is wanted: NaN, infinity and 1e30 have no integer.
+    x, y = tl.where(inside, x, 0.0), tl.where(inside, y, 0.0)
+    x_floor, y_floor = tl.floor(x), tl.floor(y)
+    column, row = x_floor.to(tl.int32), y_floor.to(tl.int32)
+    # `channel` has the width of an index: 64 bits only where an image needs them.
+    index = (row.to(channel.dtype) * width + column) * pixel + channel
+    left, right = inside & (column >= 0), inside & (column < width - 1)
+    upper, lower = row >= 0, row < height - 1
+    return index, y - y_floor, x - x_floor, upper & left, upper & right, lower & left, lower & right
+
+
+@triton.jit
+def load_rows(pointer, index, wanted, DEPTH: tl.constexpr, DEPTH_PADDED: tl.constexpr):
+    """(R, D) in float32 from the D channels that begin at each index; zeros where not wanted."""
+    channel = tl.arange(0, DEPTH_PADDED)[None, :]
+    wanted = wanted[:, None] & (channel < DEPTH)
+    return tl.load(pointer + (index[:, None] + channel), mask=wanted, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def find_highest(mask_ptr, wanted, POINTS: tl.constexpr, UNROLL: tl.constexpr):
+    """The highest of each output's K logits."""
+    highest = tl.load(mask_ptr, mask=wanted, other=0.0).to(tl.float32)
+    if UNROLL:
+        for k in tl.static_range(1, POINTS):
+            highest = tl.maximum(highest, tl.load(mask_ptr + k, mask=wanted, other=0.0).to(tl.float32))
+    else:
+        for k in range(1, POINTS):
+            highest = tl.maximum(highest, tl.load(mask_ptr + k, mask=wanted, other=0.0).to(tl.float32))
+    return highest
+
+
+@triton.jit
+def load_modulation(mask_ptr, k, highest, wanted, NORMALIZE: tl.constexpr):
+    """The modulation scalar of point k of R outputs; for a softmax its numerator."""
+    modulation = tl.load(mask_ptr + k, mask=wanted, other=0.0).to(tl.float32)
+    if NORMALIZE == SOFTMAX:
+        modulation = tl.exp(modulation - highest)
+    elif NORMALIZE == SIGMOID:
+        modulation = tl.sigmoid(modulation)
+    return modulation
+
+
+@triton.jit
+def sum_modulations(mask_ptr, highest, wanted, POINTS: tl.constexpr, NORMALIZE: tl.constexpr, UNROLL: tl.constexpr):
+    """The sum of each output's K modulation scalars; for a softmax its denominator."""
+    total = load_modulation(mask_ptr, 0, highest, wanted, NORMALIZE)
+    if UNROLL:
+        for k in tl.static_range(1, POINTS):
+            total += load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
+    else:
+        for k in range(1, POINTS):
+            total += load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
+    return total
