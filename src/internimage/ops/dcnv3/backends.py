@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from internimage.ops.dcnv3 import cpu
+from internimage.ops.dcnv3 import cpu, gpu
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def _always(value_NHWGD: Tensor) -> str | None:
 # In the order of preference; the dispatcher's registrations in op.py follow the same order per device.
 BACKENDS: tuple[Backend, ...] = (
     Backend("cpu", "C++ with AVX-512, AVX2 or plain vectors, compiled once per machine", cpu.why_not),
+    Backend("triton", "Triton kernels for NVIDIA and AMD GPUs, compiled at the first call", gpu.why_not),
     Backend("reference", "plain PyTorch (grid_sample); any device, any floating dtype", _always),
 )
 
@@ -59,3 +61,13 @@ def explain(value_NHWGD: Tensor) -> str:
         chosen = chosen or reason is None
         lines.append(f"  {backend.name:<10} {verdict}")
     return "\n".join(lines)
+
+
+def warn_once(reason: str) -> None:
+    """Say that the slow path runs, and what would end that."""
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"DCNv3 runs on the slow reference: {reason}", RuntimeWarning, stacklevel=2)
+
+
+_warned: set[str] = set()

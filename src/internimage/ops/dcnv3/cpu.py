@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any, cast
 
@@ -32,16 +31,6 @@ def describe() -> str:
     """The kernel's instruction set and library; only after `why_not` said None."""
     chosen = INSTRUCTION_SETS[int(cast(Any, torch.ops).internimage_cpu.instruction_set())]
     return f"{chosen} vectors, from {find_or_build()}"
-
-
-def warn_once(reason: str) -> None:
-    """Say that the slow path runs, and what would end that."""
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"DCNv3 runs on the slow reference: {reason}", RuntimeWarning, stacklevel=2)
-
-
-_warned: set[str] = set()
 
 
 def _fake_branch(x_NHWC: Tensor, weight: Tensor, *arguments: Any) -> Tensor:

@@ -1,12 +1,20 @@
-"""DCNv3 on a GPU by the Triton kernels: when they can run, and on what."""
+"""DCNv3 on a GPU by the Triton kernels: when they can run, and how PyTorch reaches them.
+
+Triton is imported with the first tensor on a GPU: importing the package costs PyTorch and nothing else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from internimage.ops.dcnv3.geometry import DCNv3Geometry
+from internimage.ops.dcnv3.reference import Normalize
 
 # What the kernels were compiled for: see tests/ops/test_dcnv3_aot.py.
 _OLDEST = (7, 0)
@@ -26,6 +34,46 @@ def architecture(device: torch.device) -> str:
     if torch.version.hip:
         return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def forward(
+    value_NHWGD: Tensor,
+    offset_NHWGK2: Tensor,
+    mask_NHWGK: Tensor,
+    geometry: DCNv3Geometry,
+    normalize: Normalize,
+    wrap: Callable[[Any], Any] | None = None,
+) -> Tensor:
+    """`dcnv3_reference` by a Triton kernel; ``wrap`` is ``torch.library.wrap_triton`` while a graph is traced."""
+    from internimage.ops.dcnv3 import triton_launch
+
+    inputs = value_NHWGD, offset_NHWGK2, mask_NHWGK
+    return triton_launch.forward(triton_launch.Problem.of(inputs, geometry, normalize, wrap))
+
+
+def backward(
+    grad_NHWGD: Tensor,
+    value_NHWGD: Tensor,
+    offset_NHWGK2: Tensor,
+    mask_NHWGK: Tensor,
+    geometry: DCNv3Geometry,
+    normalize: Normalize,
+    wrap: Callable[[Any], Any] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`dcnv3_reference_backward` by a Triton kernel."""
+    from internimage.ops.dcnv3 import triton_launch
+
+    inputs = value_NHWGD, offset_NHWGK2, mask_NHWGK
+    return triton_launch.backward(triton_launch.Problem.of(inputs, geometry, normalize, wrap), grad_NHWGD)
+
+
+class Kernels:
+    """The Triton kernels of this operator, imported when somebody looks at them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        from internimage.ops.dcnv3 import triton_launch
+
+        return iter(triton_launch.KERNELS)
 
 
 @cache

@@ -1,7 +1,8 @@
 """DCNv3 as a PyTorch operator: schema, kernels, fake tensors, autograd, FLOPs, autocast, and the public function.
 
 ``torch.ops.internimage.dcnv3`` is one opaque node for ``torch.compile`` and ``torch.export``; PyTorch's dispatcher
-chooses its kernel by device. Devices without a kernel of their own take the reference.
+chooses its kernel by device. Devices without a kernel of their own take the reference. On a GPU compiled graphs hold
+the Triton kernels themselves.
 """
 
 # torch.library and torch.utils.flop_counter are typed in part only.
@@ -15,10 +16,14 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch_config
+from torch._library.triton import triton_ops_to_kernels
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from internimage.ops.dcnv3 import backends, cpu
+from internimage.ops.dcnv3 import backends, cpu, gpu
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize, dcnv3_reference, dcnv3_reference_backward
 
@@ -27,6 +32,7 @@ _SETTINGS = (
     "float offset_scale, bool remove_center, str normalize"
 )
 _FORWARD, _BACKWARD = "internimage::dcnv3", "internimage::dcnv3_backward"
+_NUM_SETTINGS = 7
 _NORMALIZE = get_args(Normalize)
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -246,8 +252,45 @@ def _comes_with_kernel(value: Tensor) -> bool:
     if value.device.type != "cpu" or cpu.is_too_large(value):
         return False
     if reason := cpu.why_not(value):
-        cpu.warn_once(reason)
+        backends.warn_once(reason)
     return reason is None
+
+
+def _forward_gpu(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any, **tracing: Any) -> Tensor:
+    run = gpu.forward if _takes_triton(value) else dcnv3_reference
+    return run(value, offset, mask, _geometry(*settings[:-1]), settings[-1], **tracing)
+
+
+def _backward_gpu(grad: Tensor, value: Tensor, *others: Any, **tracing: Any) -> tuple[Tensor, ...]:
+    run = gpu.backward if _takes_triton(value) else dcnv3_reference_backward
+    return run(grad, value, *others[:2], _geometry(*others[2:-1]), others[-1], **tracing)
+
+
+def _takes_triton(value: Tensor) -> bool:
+    reason = gpu.why_not(value)
+    if reason and value.dtype != torch.float64:
+        backends.warn_once(reason)
+    return reason is None
+
+
+def _show_kernels(kernel: Any) -> Any:
+    """What happens to the operator while a graph for a GPU is traced: its Triton kernels take its place.
+
+    torch.library.triton_op does the same, but on every device, and for operators of one implementation.
+    """
+
+    def trace(mode: Any, op: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        # Exported programs keep the operator: they may run elsewhere.
+        value = args[len(args) - _NUM_SETTINGS - 3]
+        keep = not cast(Any, functorch_config).decompose_custom_triton_ops
+        if keep or value.device.type != "cuda" or gpu.why_not(value) is not None:
+            return mode.__torch_dispatch__(op, types, args, kwargs)
+        if not all(issubclass(kind, FakeTensor) or kind in (Tensor, FunctionalTensor) for kind in types):
+            return NotImplemented
+        with mode:
+            return kernel(*args, **(kwargs or {}), wrap=torch.library.wrap_triton)
+
+    return trace
 
 
 def _fake_forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
@@ -289,6 +332,11 @@ def _register() -> None:
     torch.library.define(_BACKWARD, f"(Tensor grad, {tensors}, {_SETTINGS}) -> (Tensor, Tensor, Tensor)")
     torch.library.impl(_FORWARD, "CompositeExplicitAutograd", _forward)
     torch.library.impl(_BACKWARD, "CompositeExplicitAutograd", _backward)
+    for name, kernel in ((_FORWARD, _forward_gpu), (_BACKWARD, _backward_gpu)):
+        torch.library.impl(name, "CUDA", kernel)
+        cast(Any, torch.library).register_torch_dispatch(name, FunctionalTensorMode, _show_kernels(kernel))
+        # Part of the key under which compiled graphs are cached: other kernels, another graph.
+        cast(Any, triton_ops_to_kernels)[name] = gpu.Kernels()
     torch.library.register_fake(_FORWARD, _fake_forward)
     torch.library.register_fake(_BACKWARD, _fake_backward)
     torch.library.register_autograd(_FORWARD, _autograd, setup_context=_setup_context)

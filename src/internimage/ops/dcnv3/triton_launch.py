@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +21,9 @@ from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize
 from internimage.ops.dcnv3.triton_kernels.backward import backward_kernel
 from internimage.ops.dcnv3.triton_kernels.forward import forward_kernel
+from internimage.ops.dcnv3.triton_kernels.gather import gather_kernel
 
+KERNELS = (forward_kernel, backward_kernel, gather_kernel)
 # As triton_kernels/sampling.py numbers them.
 _NORMALIZE = {"softmax": 0, "sigmoid": 1, "none": 2}
 _INT32 = 2**31
@@ -31,120 +35,184 @@ _STRIPS = (8, 7, 6, 5, 4)
 Wrap = Callable[[Any], Any]
 
 
-def forward(
-    value_NHWGD: Tensor,
-    offset_NHWGK2: Tensor,
-    mask_NHWGK: Tensor,
-    geometry: DCNv3Geometry,
-    normalize: Normalize,
-    wrap: Wrap | None = None,
-) -> Tensor:
-    """Eq. (2), arXiv:2211.05778, as `dcnv3_reference`: float32, bfloat16 or float16 on a GPU.
+@dataclass(frozen=True)
+class Problem:
+    """What all kernels of one call share; made by `Problem.of`, which copies what no kernel can read.
 
-    ``wrap`` is ``torch.library.wrap_triton`` while a graph is traced.
+    Args:
+        value, offset, mask: (N, H, W, G, D), (N, Ho, Wo, G, K, 2), (N, Ho, Wo, G, K); value is contiguous.
+        offset_stride, mask_stride: elements from one output position to the next.
+        wrap: ``torch.library.wrap_triton`` while a graph is traced.
     """
-    value, offset, mask = value_NHWGD.contiguous(), _in_pairs(offset_NHWGK2), _in_rows(mask_NHWGK)
-    out = value.new_empty((value.shape[0], *mask.shape[1:4], value.shape[4]))
-    _launch(forward_kernel, "forward", (value, offset, mask, out), (value, offset, mask), geometry, normalize, wrap)
+
+    value: Tensor
+    offset: Tensor
+    mask: Tensor
+    offset_stride: int
+    mask_stride: int
+    geometry: DCNv3Geometry
+    normalize: Normalize
+    wrap: Wrap | None = None
+
+    @classmethod
+    def of(
+        cls,
+        tensors: tuple[Tensor, Tensor, Tensor],
+        geometry: DCNv3Geometry,
+        normalize: Normalize,
+        wrap: Wrap | None = None,
+    ) -> Problem:
+        """value, offset and mask as they come."""
+        offset, offset_stride = _in_rows(tensors[1])
+        # A kernel reads (x, y) in one load.
+        if offset_stride % 2 or offset.storage_offset() % 2:
+            offset = offset.clone(memory_format=torch.contiguous_format)
+            offset_stride = offset.shape[3] * offset.shape[4] * 2
+        mask, mask_stride = _in_rows(tensors[2])
+        return cls(tensors[0].contiguous(), offset, mask, offset_stride, mask_stride, geometry, normalize, wrap)
+
+    def shape_class(self, kind: str) -> triton_tuning.ShapeClass:
+        """What the configuration of a kind of kernel depends on."""
+        return triton_tuning.ShapeClass(kind, self.value.element_size(), self.depth, self.points)
+
+    # Kernels are compiled for the next three: int() fixes what a traced graph leaves open.
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return int(self.value.shape[3])
+
+    @property
+    def depth(self) -> int:
+        """D, channels of a group."""
+        return int(self.value.shape[4])
+
+    @property
+    def points(self) -> int:
+        """K, sampling points of a group."""
+        return int(self.mask.shape[4])
+
+    @property
+    def window(self) -> tuple[int | float, ...]:
+        """Strides, a window's first point, the way to the next and the factor on offsets; (y, x) where there are two.
+
+        The equation's ``stride*o - padding + c + scale*(dilation*i - c + offset)``, sorted by o, i and offset.
+        """
+        g, scale = self.geometry, self.geometry.offset_scale
+        starts = (float(c - padding - scale * c) for c, padding in zip(g.center, g.padding, strict=True))
+        return (*g.stride, *starts, *(float(scale * dilation) for dilation in g.dilation), float(scale))
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What kernels are compiled for, configuration apart."""
+        kernel_h, kernel_w = self.geometry.kernel_size
+        pixels, outputs = (tensor.shape[1] * tensor.shape[2] for tensor in (self.value, self.mask))
+        widest = max(self.groups * self.depth, self.groups * self.points * 2)
+        largest = pixels * self.groups * self.depth, outputs * self.offset_stride, outputs * widest
+        return {
+            "KERNEL_H": kernel_h,
+            # Never reached where no point is left out.
+            "CENTER": (kernel_h * kernel_w) // 2 if self.geometry.remove_center else kernel_h * kernel_w,
+            "POINTS": self.points,
+            "NORMALIZE": _NORMALIZE[self.normalize],
+            "GROUPS": self.groups,
+            "DEPTH": self.depth,
+            "WIDE": any(elements >= _INT32 for elements in largest),
+        }
+
+    def part(self, images: slice) -> Problem:
+        """The same for some images."""
+        return replace(self, value=self.value[images], offset=self.offset[images], mask=self.mask[images])
+
+
+def forward(problem: Problem) -> Tensor:
+    """Eq. (2), arXiv:2211.05778, as `dcnv3_reference`: (N, Ho, Wo, G, D) in float32, bfloat16 or float16."""
+    out = problem.value.new_empty((problem.value.shape[0], *problem.mask.shape[1:4], problem.value.shape[4]))
+    _launch(forward_kernel, "forward", problem, (problem.value, problem.offset, problem.mask, out))
     return out
 
 
-def backward(
-    grad_NHWGD: Tensor,
-    value_NHWGD: Tensor,
-    offset_NHWGK2: Tensor,
-    mask_NHWGK: Tensor,
-    geometry: DCNv3Geometry,
-    normalize: Normalize,
-    wrap: Wrap | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(problem: Problem, grad_NHWGD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `forward` for value, offset and mask: their dtypes, contiguous; nothing but the inputs is kept.
 
-    The value's gradient is summed in float32, in an order that changes from run to run.
+    The value's gradient is summed in float32, in an order that changes from run to run unless
+    ``torch.use_deterministic_algorithms(True)``; then by a slower kernel.
     """
-    value, offset, mask = value_NHWGD.contiguous(), _in_pairs(offset_NHWGK2), _in_rows(mask_NHWGK)
-    grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
+    value, offset, mask, grad = problem.value, problem.offset, problem.mask, grad_NHWGD.contiguous()
     grad_offset, grad_mask = offset.new_empty(offset.shape), mask.new_empty(mask.shape)
-    tensors = (grad_NHWGD.contiguous(), value, offset, mask, grad_value, grad_offset, grad_mask)
-    _launch(backward_kernel, "backward", tensors, (value, offset, mask), geometry, normalize, wrap, SCATTER=True)
+    gathers = torch.are_deterministic_algorithms_enabled()
+    if gathers:
+        grad_value = value.new_empty(value.shape)
+        _launch_gather(problem, (grad, offset, mask, grad_value))
+    else:
+        grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
+    tensors = (grad, value, offset, mask, grad_value, grad_offset, grad_mask)
+    _launch(backward_kernel, "backward", problem, tensors, SCATTER=not gathers)
     return grad_value.to(value.dtype), grad_offset, grad_mask
 
 
-def _launch(
-    kernel: Any,
-    kind: str,
-    tensors: tuple[Tensor, ...],
-    inputs: tuple[Tensor, Tensor, Tensor],
-    geometry: DCNv3Geometry,
-    normalize: Normalize,
-    wrap: Wrap | None,
-    **constants: Any,
-) -> None:
-    value, offset, mask = inputs
-    batch = value.shape[0]
+def _launch(kernel: Any, kind: str, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
+    """Forward or backward: a program for every few outputs of a strip."""
+    configured, config = _configure(kernel, problem.shape_class(kind), problem)
+    rows, columns, strip = problem.mask.shape[1], problem.mask.shape[2], _strip(problem.mask.shape[2])
+
+    def grid(chosen: dict[str, Any]) -> tuple[Any, Any]:
+        return triton.cdiv(rows * strip * problem.groups, chosen["ROWS"]), triton.cdiv(columns, strip)
+
+    unroll = problem.points <= triton_tuning.UNROLLED_POINTS
+    _run(configured, grid, problem, tensors, STRIP=strip, UNROLL=unroll, **constants, **config)
+
+
+def _launch_gather(problem: Problem, tensors: tuple[Tensor, ...]) -> None:
+    """The value's gradient: a program for every tile of pixels."""
+    height, width = problem.value.shape[1:3]
+    constants = gather_constants(problem)
+    tile, channels = constants["TILE"], constants["CHANNELS"]
+
+    def grid(_: dict[str, Any]) -> tuple[Any, Any]:
+        tiles = triton.cdiv(height, tile) * triton.cdiv(width, tile)
+        return tiles * problem.groups, triton.cdiv(problem.depth, channels)
+
+    kernel = gather_kernel if problem.wrap is None else problem.wrap(gather_kernel)
+    _run(kernel, grid, problem, tensors, **constants)
+
+
+def gather_constants(problem: Problem) -> dict[str, int]:
+    """Tiles of 8 x 8 pixels, blocks of 32 positions; channels as a matrix product takes them, at least 16."""
+    return {"TILE": 8, "BLOCK": 32, "CHANNELS": min(64, max(16, triton.next_power_of_2(problem.depth))), "num_warps": 4}
+
+
+def _run(kernel: Any, grid: Any, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
+    """Launch on the tensors' device; ``grid`` leaves out its last dimension, the images."""
+    batch = problem.value.shape[0]
     if batch == 0:
         return
     if batch > _IMAGES:
         for start in range(0, batch, _IMAGES):
-            part = slice(start, start + _IMAGES)
-            parts = tuple(tensor[part] for tensor in tensors)
-            _launch(kernel, kind, parts, (value[part], offset[part], mask[part]), geometry, normalize, wrap, **constants)
+            images = slice(start, start + _IMAGES)
+            _run(kernel, grid, problem.part(images), tuple(tensor[images] for tensor in tensors), **constants)
         return
-    _, height, width, groups, depth = value.shape
-    out_height, out_width, points = mask.shape[1], mask.shape[2], mask.shape[4]
-    shape = triton_tuning.ShapeClass(kind, value.element_size(), depth, points)
-    strip = _strip(out_width)
-    constants |= _constants(shape, geometry, normalize, (value, offset, mask)) | {"STRIP": strip}
-    sizes = (height, width, out_height, out_width, groups, _row_stride(offset), _row_stride(mask))
-
-    def grid(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
-        rows = out_height * strip * groups
-        return triton.cdiv(rows, chosen["ROWS"]), triton.cdiv(out_width, strip), batch
-
-    kernel, config = _configure(kernel, shape, value, wrap)
-    with torch.cuda.device(value.device) if wrap is None and value.is_cuda else nullcontext():
-        kernel[grid](*tensors, *sizes, *_window(geometry), **constants, **config)
+    sizes = (*problem.value.shape[1:3], *problem.mask.shape[1:3], problem.offset_stride, problem.mask_stride)
+    arguments = (*tensors, *sizes, *problem.window)
+    on_device = problem.wrap is None and problem.value.is_cuda
+    with torch.cuda.device(problem.value.device) if on_device else nullcontext():
+        kernel[lambda chosen: (*grid(chosen), batch)](*arguments, **problem.constants, **constants)
 
 
-def _configure(kernel: Any, shape: triton_tuning.ShapeClass, value: Tensor, wrap: Wrap | None) -> tuple[Any, dict[str, Any]]:
+def _configure(kernel: Any, shape: triton_tuning.ShapeClass, problem: Problem) -> tuple[Any, dict[str, int]]:
     """The kernel, with a tuner around it where nothing is known about this class of shapes; and what is chosen."""
-    architecture = gpu.architecture(value.device) if value.is_cuda else "interpreter"
+    on_gpu, wrap = problem.value.is_cuda, problem.wrap
+    architecture = gpu.architecture(problem.value.device) if on_gpu else "interpreter"
     config = triton_tuning.choose(shape, architecture)
     # A tuner launches and waits, which a graph under capture can't; and what it finds may change from run to run.
-    fixed = not value.is_cuda or torch.are_deterministic_algorithms_enabled() or (
-        wrap is None and torch.cuda.is_current_stream_capturing()
-    )
-    if config is None and fixed:
+    capturing = on_gpu and wrap is None and torch.cuda.is_current_stream_capturing()
+    if config is None and (not on_gpu or capturing or torch.are_deterministic_algorithms_enabled()):
         config = triton_tuning.default(shape, architecture)
     if config is None:
-        kernel = triton_tuning.autotuned(kernel, shape, architecture)
-    chosen = {} if config is None else {"ROWS": config.rows, "num_warps": config.num_warps}
+        kernel, chosen = triton_tuning.autotuned(kernel, shape, architecture), {}
+    else:
+        chosen = shape.constants(config, triton_tuning.warp_size(architecture)) | {"num_warps": config.num_warps}
     return (kernel if wrap is None else wrap(kernel)), chosen
-
-
-def _constants(
-    shape: triton_tuning.ShapeClass, geometry: DCNv3Geometry, normalize: Normalize, inputs: tuple[Tensor, ...]
-) -> dict[str, Any]:
-    kernel_h, kernel_w = geometry.kernel_size
-    return {
-        "KERNEL_H": kernel_h,
-        # Never reached where no point is left out.
-        "CENTER": (kernel_h * kernel_w) // 2 if geometry.remove_center else kernel_h * kernel_w,
-        "POINTS": shape.points,
-        "NORMALIZE": _NORMALIZE[normalize],
-        "DEPTH": shape.depth,
-        "DEPTH_PADDED": shape.depth_padded,
-        "WIDE": any(tensor.shape[1] * tensor.stride(1) >= _INT32 for tensor in inputs),
-        "UNROLL": shape.points <= triton_tuning.UNROLLED_POINTS,
-    }
-
-
-def _window(geometry: DCNv3Geometry) -> tuple[int | float, ...]:
-    """Strides, a window's first point, the way to the next and the factor on offsets; (y, x) where there are two."""
-    scale, padding, dilation, center = geometry.offset_scale, geometry.padding, geometry.dilation, geometry.center
-    starts = (float(c - p - scale * c) for c, p in zip(center, padding, strict=True))
-    steps = (float(scale * d) for d in dilation)
-    return (*geometry.stride, *starts, *steps, float(scale))
 
 
 def _strip(out_width: int) -> int:
@@ -156,27 +224,17 @@ def _strip(out_width: int) -> int:
     return min(_STRIPS, key=lambda strip: -out_width % strip)
 
 
-def _row_stride(tensor: Tensor) -> int:
-    """Elements from one output position to the next."""
-    return tensor.stride(2)
+def _in_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """Elements from one output position to the next, and the tensor itself if they are as many everywhere.
 
-
-def _in_rows(tensor: Tensor) -> Tensor:
-    """The tensor itself if positions lie at equal distances and each is dense, as slices of one projection do."""
-    inner = 1
-    for size, stride in zip(reversed(tensor.shape[3:]), reversed(tensor.stride()[3:]), strict=True):
-        if stride != inner:
-            return tensor.contiguous()
-        inner *= size
-    _, rows, columns = tensor.shape[:3]
-    row_stride = tensor.stride(2)
-    if tensor.stride(1) != columns * row_stride or tensor.stride(0) != rows * columns * row_stride:
-        return tensor.contiguous()
-    return tensor
-
-
-def _in_pairs(offset_NHWGK2: Tensor) -> Tensor:
-    """As `_in_rows`; (x, y) must also be readable in one load."""
-    offset = _in_rows(offset_NHWGK2)
-    aligned = offset.stride(2) % 2 == 0 and offset.storage_offset() % 2 == 0
-    return offset if aligned else offset.contiguous()
+    Slices of one projection, dense at a position but not from one to the next, are read where they are.
+    """
+    dense = math.prod(tensor.shape[3:])
+    if not tensor.is_contiguous():
+        _, rows, columns = tensor.shape[:3]
+        stride = tensor.stride(2)
+        inner = [math.prod(tensor.shape[axis + 1 :]) for axis in range(3, tensor.dim())]
+        if list(tensor.stride()) == [rows * columns * stride, columns * stride, stride, *inner]:
+            return tensor, stride
+        tensor = tensor.contiguous()
+    return tensor, dense

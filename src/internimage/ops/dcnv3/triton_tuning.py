@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,15 @@ TUNE_VARIABLE = "INTERNIMAGE_TUNE"
 # Up to here the loops over points are unrolled: a 3x3 kernel, and a 4x4.
 UNROLLED_POINTS = 16
 _VECTOR_BYTES = 16
+# Channels that a thread holds, and the pieces they come in: more would spill.
+_CHANNELS, _PARTS = 16, 8
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a launch may choose: rows (a group at an output position each) of a program, and its warps."""
+    """What a launch may choose: how many threads share a row (a group at an output position), and a program's warps."""
 
-    rows: int
+    threads_per_row: int
     num_warps: int
 
 
@@ -46,21 +49,30 @@ class ShapeClass:
     points: int
 
     @property
-    def depth_padded(self) -> int:
-        """Triton's blocks are powers of two."""
-        return 1 << (self.depth - 1).bit_length()
+    def vector(self) -> int:
+        """Channels that a thread loads at once: a power of two that divides a group, so that every load is aligned."""
+        # The value's gradient is added in float32, whatever the value's own type.
+        widest = _VECTOR_BYTES // (self.itemsize if self.kind == "forward" else 4)
+        return math.gcd(self.depth, widest)
 
-    def rows(self, num_warps: int, lanes: int, share: int = 1) -> int:
-        """Rows with which each thread holds ``share`` vectors of 16 bytes."""
-        vector = min(_VECTOR_BYTES // self.itemsize, self.depth_padded)
-        return max(1, num_warps * lanes * share * vector // self.depth_padded)
+    @property
+    def fewest_threads_per_row(self) -> int:
+        """A power of two; fewer would need too many registers."""
+        fewest = max(self.depth / _CHANNELS, self.depth / (_PARTS * self.vector))
+        return 1 << max(0, math.ceil(math.log2(fewest)))
+
+    def constants(self, config: Config, warp_size: int) -> dict[str, int]:
+        """The kernels' arguments that follow: rows of a program, and the parts in which a thread takes its channels."""
+        width = self.vector * config.threads_per_row
+        rows = config.num_warps * warp_size // config.threads_per_row
+        return {"ROWS": max(1, rows), "WIDTH": width, "PARTS": -(-self.depth // width)}
 
 
-# (architecture, kind, bytes of an element, padded group width) of a 3x3 kernel's eight or nine points -> (vectors that
-# each thread holds, warps). `benchmarks/gpu.py --suite tune` prints rows. Those here follow from registers and
+# (architecture, kind, bytes of an element, channels of a group) of a 3x3 kernel's eight or nine points -> (threads per
+# row, warps). `benchmarks/gpu.py --suite tune` prints rows. Those here follow from instructions, registers and
 # occupancy of the compiled kernels (tests/ops/test_dcnv3_aot.py has the budget); no GPU has timed them yet.
 _TABLE: dict[tuple[str, str, int, int], tuple[int, int]] = {
-    (architecture, kind, itemsize, depth): (1, 4)
+    (architecture, kind, itemsize, depth): (max(1, depth // _CHANNELS), 4)
     for architecture in ("sm_80", "sm_90", "sm_100", "gfx942")
     for kind in ("forward", "backward")
     for itemsize in (2, 4)
@@ -68,30 +80,31 @@ _TABLE: dict[tuple[str, str, int, int], tuple[int, int]] = {
 }
 
 
-def lanes_of(architecture: str) -> int:
+def warp_size(architecture: str) -> int:
     """Threads of a warp; AMD's CDNA has 64."""
     return 64 if architecture.startswith("gfx9") else 32
 
 
 def default(shape: ShapeClass, architecture: str) -> Config:
     """The table's configuration, or a plain one where nothing was tuned."""
-    share, num_warps = _TABLE.get((architecture, shape.kind, shape.itemsize, shape.depth_padded), (1, 4))
-    return Config(shape.rows(num_warps, lanes_of(architecture), share), num_warps)
+    known = _TABLE.get((architecture, shape.kind, shape.itemsize, shape.depth))
+    return Config(*known) if known else Config(shape.fewest_threads_per_row, 4)
 
 
-def candidates(shape: ShapeClass, architecture: str) -> list[Config]:
+def candidates(shape: ShapeClass) -> list[Config]:
     """What is worth timing."""
-    lanes, shares = lanes_of(architecture), (1, 2) if shape.kind == "forward" else (1,)
-    found = {Config(shape.rows(warps, lanes, share), warps) for warps in (1, 2, 4, 8) for share in shares}
-    return sorted(found, key=lambda config: (config.num_warps, config.rows))
+    fewest = shape.fewest_threads_per_row
+    shares = [
+        share for share in (fewest, 2 * fewest, 4 * fewest) if share == fewest or share * shape.vector <= shape.depth
+    ]
+    return [Config(share, warps) for share in shares for warps in (1, 2, 4, 8)]
 
 
 def choose(shape: ShapeClass, architecture: str) -> Config | None:
     """The configuration to launch; None if only timing can tell."""
     if shape.kind in _forced:
         return _forced[shape.kind]
-    key = (architecture, shape.kind, shape.itemsize, shape.depth_padded)
-    known = key in _TABLE and shape.points in (8, 9)
+    known = (architecture, shape.kind, shape.itemsize, shape.depth) in _TABLE and shape.points in (8, 9)
     return default(shape, architecture) if known and not os.environ.get(TUNE_VARIABLE) else None
 
 
@@ -114,10 +127,10 @@ _forced: dict[str, Config] = {}
 @cache
 def autotuned(kernel: Any, shape: ShapeClass, architecture: str) -> Any:
     """The kernel with Triton's own tuner around it; its choice is kept on disk with the compiled kernels."""
+    lanes = warp_size(architecture)
     return triton.autotune(
         configs=[
-            triton.Config({"ROWS": config.rows}, num_warps=config.num_warps)
-            for config in candidates(shape, architecture)
+            triton.Config(shape.constants(config, lanes), num_warps=config.num_warps) for config in candidates(shape)
         ],
         # One choice for all maps: the resolutions of a detector's training change with every batch.
         key=["DEPTH", "POINTS", "NORMALIZE"],

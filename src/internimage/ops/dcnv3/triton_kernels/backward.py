@@ -18,31 +18,45 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
     NONE,
     SIGMOID,
     SOFTMAX,
+    add_rows,
+    as_pairs,
     find_corners,
     find_highest,
     find_rows,
+    join_pair,
     load_modulation,
     load_rows,
     locate_point,
-    store_offset,
+    split_pair,
     sum_modulations,
+    weigh_corners,
 )
 
 
 @triton.jit
-def visit_corner(grad, weight, value_ptr, grad_value_ptr, index, wanted, DEPTH, DEPTH_PADDED, SCATTER):
+def visit_corner(
+    grads,
+    weight,
+    pointers,
+    grad_pointers,
+    wanted,
+    DEPTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCATTER: tl.constexpr,
+):
     """R scalar products of an output's gradient with a pixel; weight times that gradient goes to the pixel's own."""
-    if SCATTER:
-        channel = tl.arange(0, DEPTH_PADDED)[None, :]
-        pointer = grad_value_ptr + (index[:, None] + channel)
-        there = wanted[:, None] & (channel < DEPTH)
-        tl.atomic_add(pointer, weight[:, None] * grad, mask=there, sem="relaxed")
-    return tl.sum(grad * load_rows(value_ptr, index, wanted, DEPTH, DEPTH_PADDED), axis=1)
+    products = tl.zeros(grads[0].shape, tl.float32)
+    for part in tl.static_range(PARTS):
+        products += grads[part] * load_rows(pointers, wanted, part, DEPTH, WIDTH)
+        if SCATTER:
+            add_rows(grad_pointers, weight[:, None] * grads[part], wanted, part, DEPTH, WIDTH)
+    return tl.sum(products, axis=1)
 
 
 @triton.jit
 def visit_point(
-    grad,
+    grads,
     modulation,
     k,
     pointers,
@@ -53,30 +67,34 @@ def visit_point(
     KERNEL_H: tl.constexpr,
     CENTER: tl.constexpr,
     DEPTH: tl.constexpr,
-    DEPTH_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
     SCATTER: tl.constexpr,
 ):
     """Store the gradients of point k's offsets, add those of its pixels, and return those of R modulation scalars."""
     value_ptr, offset_ptr, _ = pointers
     grad_value_ptr, grad_offset_ptr, _ = grad_pointers
-    x, y = locate_point(k, offset_ptr, window, wanted, KERNEL_H, CENTER)
+    # Loaded here and not in a function: torch.compile then sees that no store depends on where this pointer goes.
+    pair = tl.load(as_pairs(offset_ptr) + k, mask=wanted, other=0)
+    dx, dy = split_pair(pair, offset_ptr.dtype.element_ty)
+    x, y = locate_point(k, dx, dy, window, KERNEL_H, CENTER)
     index, down, right, has_ul, has_ur, has_ll, has_lr = find_corners(x, y, wanted, value)
-    pixel, below = value[2], index + value[1] * value[2]
-    up, left = 1.0 - down, 1.0 - right
-    upper, lower = modulation * up, modulation * down
-    ul = visit_corner(grad, upper * left, value_ptr, grad_value_ptr, index, has_ul, DEPTH, DEPTH_PADDED, SCATTER)
-    ur = visit_corner(
-        grad, upper * right, value_ptr, grad_value_ptr, index + pixel, has_ur, DEPTH, DEPTH_PADDED, SCATTER
-    )
-    ll = visit_corner(grad, lower * left, value_ptr, grad_value_ptr, below, has_ll, DEPTH, DEPTH_PADDED, SCATTER)
-    lr = visit_corner(
-        grad, lower * right, value_ptr, grad_value_ptr, below + pixel, has_lr, DEPTH, DEPTH_PADDED, SCATTER
-    )
+    w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
+    _, width, pixel, _ = value
+    upper, grad_upper = value_ptr + index, grad_value_ptr + index
+    lower, grad_lower = upper + width * pixel, grad_upper + width * pixel
+    ul = visit_corner(grads, w_ul, upper, grad_upper, has_ul, DEPTH, PARTS, WIDTH, SCATTER)
+    ur = visit_corner(grads, w_ur, upper + pixel, grad_upper + pixel, has_ur, DEPTH, PARTS, WIDTH, SCATTER)
+    ll = visit_corner(grads, w_ll, lower, grad_lower, has_ll, DEPTH, PARTS, WIDTH, SCATTER)
+    lr = visit_corner(grads, w_lr, lower + pixel, grad_lower + pixel, has_lr, DEPTH, PARTS, WIDTH, SCATTER)
+    # Along the upper and the lower edge, and from one to the other.
+    along_upper, along_lower = ur - ul, lr - ll
+    at_upper, at_lower = ul + right * along_upper, ll + right * along_lower
     factor = modulation * window[4]
-    dx = factor * (up * (ur - ul) + down * (lr - ll))
-    dy = factor * (left * (ll - ul) + right * (lr - ur))
-    store_offset(grad_offset_ptr + 2 * k, dx, dy, wanted)
-    return up * (left * ul + right * ur) + down * (left * ll + right * lr)
+    grad_x = factor * (along_upper + down * (along_lower - along_upper))
+    grad_y = factor * (at_lower - at_upper)
+    tl.store(as_pairs(grad_offset_ptr) + k, join_pair(grad_x, grad_y, grad_offset_ptr.dtype.element_ty), mask=wanted)
+    return at_upper + down * (at_lower - at_upper)
 
 
 @triton.jit
@@ -91,7 +109,7 @@ def store_mask_gradient(grad_mask_ptr, k, grad, modulation, total, wanted, NORMA
 
 @triton.jit
 def visit_points(
-    grad,
+    grads,
     pointers,
     grad_pointers,
     window,
@@ -102,46 +120,47 @@ def visit_points(
     POINTS: tl.constexpr,
     NORMALIZE: tl.constexpr,
     DEPTH: tl.constexpr,
-    DEPTH_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     UNROLL: tl.constexpr,
     SCATTER: tl.constexpr,
 ):
-    """All gradients of R outputs' points from (R, D) gradients of the outputs."""
+    """All gradients of R outputs' points from the outputs' own, PARTS of (R, WIDTH)."""
     mask_ptr, grad_mask_ptr = pointers[2], grad_pointers[2]
-    highest = tl.zeros((ROWS,), tl.float32)
-    scale = highest + 1.0
+    total = tl.zeros((ROWS,), tl.float32)
+    highest, scale = total, total + 1.0
     if NORMALIZE == SOFTMAX:
         highest = find_highest(mask_ptr, wanted, POINTS, UNROLL)
         scale = 1.0 / sum_modulations(mask_ptr, highest, wanted, POINTS, NORMALIZE, UNROLL)
-    total = tl.zeros((ROWS,), tl.float32)
     if UNROLL:
-        grads = ()
+        grads_mask = ()
         for k in tl.static_range(POINTS):
             modulation = scale * load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
-            grad_k = visit_point(
-                grad, modulation, k, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, DEPTH,
-                DEPTH_PADDED, SCATTER,
+            grad = visit_point(
+                grads, modulation, k, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, DEPTH, PARTS,
+                WIDTH, SCATTER,
             )  # fmt: skip
-            grads = grads + (grad_k,)
-            total += modulation * grad_k
+            grads_mask = grads_mask + (grad,)
+            total += modulation * grad
         for k in tl.static_range(POINTS):
             modulation = scale * load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
-            store_mask_gradient(grad_mask_ptr, k, grads[k], modulation, total, wanted, NORMALIZE)
+            store_mask_gradient(grad_mask_ptr, k, grads_mask[k], modulation, total, wanted, NORMALIZE)
     else:
         if NORMALIZE == SOFTMAX:
             # Too many points for registers: the sum over k of modulation times gradient is <gradient, output>.
-            output = aggregate(
-                pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH, DEPTH_PADDED, ROWS, UNROLL
+            sums, factor = aggregate(
+                pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH, PARTS, WIDTH, ROWS, UNROLL
             )
-            total = tl.sum(grad * output, axis=1)
+            for part in tl.static_range(PARTS):
+                total += factor * tl.sum(grads[part] * sums[part], axis=1)
         for k in range(POINTS):
             modulation = scale * load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
-            grad_k = visit_point(
-                grad, modulation, k, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, DEPTH,
-                DEPTH_PADDED, SCATTER,
+            grad = visit_point(
+                grads, modulation, k, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, DEPTH, PARTS,
+                WIDTH, SCATTER,
             )  # fmt: skip
-            store_mask_gradient(grad_mask_ptr, k, grad_k, modulation, total, wanted, NORMALIZE)
+            store_mask_gradient(grad_mask_ptr, k, grad, modulation, total, wanted, NORMALIZE)
 
 
 @triton.jit
@@ -157,7 +176,6 @@ def backward_kernel(
     width,
     out_height,
     out_width,
-    groups,
     offset_stride,
     mask_stride,
     stride_y,
@@ -171,8 +189,10 @@ def backward_kernel(
     CENTER: tl.constexpr,
     POINTS: tl.constexpr,
     NORMALIZE: tl.constexpr,
+    GROUPS: tl.constexpr,
     DEPTH: tl.constexpr,
-    DEPTH_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
     WIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     STRIP: tl.constexpr,
@@ -183,28 +203,30 @@ def backward_kernel(
 
     Without SCATTER the value gets no gradient here.
     """
-    out_x, out_y, group, wanted = find_rows(out_height, out_width, groups, WIDE, ROWS, STRIP)
+    out_x, out_y, group, wanted = find_rows(out_height, out_width, GROUPS, WIDE, ROWS, STRIP)
     image = tl.program_id(2).to(tl.int64)
     outputs = image * out_height * out_width
-    value_ptr += image * height * width * groups * DEPTH
-    grad_value_ptr += image * height * width * groups * DEPTH
+    value_ptr += image * height * width * GROUPS * DEPTH
+    grad_value_ptr += image * height * width * GROUPS * DEPTH
     offset_ptr += outputs * offset_stride
     mask_ptr += outputs * mask_stride
-    grad_ptr += outputs * groups * DEPTH
-    grad_offset_ptr += outputs * groups * (2 * POINTS)
-    grad_mask_ptr += outputs * groups * POINTS
+    grad_ptr += outputs * GROUPS * DEPTH
+    grad_offset_ptr += outputs * GROUPS * (2 * POINTS)
+    grad_mask_ptr += outputs * GROUPS * POINTS
     position = out_y * out_width + out_x
-    row = position * groups + group
-    grad_pointers = (grad_value_ptr, grad_offset_ptr + row * (2 * POINTS), grad_mask_ptr + row * POINTS)
+    row = position * GROUPS + group
     pointers = (
         value_ptr,
         offset_ptr + (position * offset_stride + group * (2 * POINTS)),
         mask_ptr + (position * mask_stride + group * POINTS),
     )
+    grad_pointers = (grad_value_ptr, grad_offset_ptr + row * (2 * POINTS), grad_mask_ptr + row * POINTS)
     window = (out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale)
-    value = (height, width, groups * DEPTH, group * DEPTH)
-    grad = load_rows(grad_ptr, row * DEPTH, wanted, DEPTH, DEPTH_PADDED)
+    value = (height, width, GROUPS * DEPTH, group * DEPTH)
+    grads = ()
+    for part in tl.static_range(PARTS):
+        grads = grads + (load_rows(grad_ptr + row * DEPTH, wanted, part, DEPTH, WIDTH),)
     visit_points(
-        grad, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH,
-        DEPTH_PADDED, ROWS, UNROLL, SCATTER,
+        grads, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH, PARTS,
+        WIDTH, ROWS, UNROLL, SCATTER,
     )  # fmt: skip

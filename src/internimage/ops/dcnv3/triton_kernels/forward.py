@@ -13,12 +13,16 @@ from triton import language as tl
 
 from internimage.ops.dcnv3.triton_kernels.sampling import (
     SOFTMAX,
+    as_pairs,
     find_corners,
     find_highest,
     find_rows,
     load_modulation,
     load_rows,
     locate_point,
+    split_pair,
+    store_rows,
+    weigh_corners,
 )
 
 
@@ -36,20 +40,30 @@ def add_point(
     CENTER: tl.constexpr,
     NORMALIZE: tl.constexpr,
     DEPTH: tl.constexpr,
-    DEPTH_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """Add m_k * x(p0 + p_k + dp_k) to R sums, and m_k to their totals."""
     value_ptr, offset_ptr, mask_ptr = pointers
     modulation = load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
-    x, y = locate_point(k, offset_ptr, window, wanted, KERNEL_H, CENTER)
+    pair = tl.load(as_pairs(offset_ptr) + k, mask=wanted, other=0)
+    dx, dy = split_pair(pair, offset_ptr.dtype.element_ty)
+    x, y = locate_point(k, dx, dy, window, KERNEL_H, CENTER)
     index, down, right, has_ul, has_ur, has_ll, has_lr = find_corners(x, y, wanted, value)
-    pixel, below = value[2], index + value[1] * value[2]
-    lower, upper = modulation * down, modulation * (1.0 - down)
-    sums += (upper * (1.0 - right))[:, None] * load_rows(value_ptr, index, has_ul, DEPTH, DEPTH_PADDED)
-    sums += (upper * right)[:, None] * load_rows(value_ptr, index + pixel, has_ur, DEPTH, DEPTH_PADDED)
-    sums += (lower * (1.0 - right))[:, None] * load_rows(value_ptr, below, has_ll, DEPTH, DEPTH_PADDED)
-    sums += (lower * right)[:, None] * load_rows(value_ptr, below + pixel, has_lr, DEPTH, DEPTH_PADDED)
-    return sums, total + modulation
+    w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
+    # Pointers, not indices: what the right pixels lie further on is then part of the instruction.
+    _, width, pixel, _ = value
+    ul = value_ptr + index
+    ll = ul + width * pixel
+    added = ()
+    for part in tl.static_range(PARTS):
+        part_sum = sums[part]
+        part_sum += w_ul[:, None] * load_rows(ul, has_ul, part, DEPTH, WIDTH)
+        part_sum += w_ur[:, None] * load_rows(ul + pixel, has_ur, part, DEPTH, WIDTH)
+        part_sum += w_ll[:, None] * load_rows(ll, has_ll, part, DEPTH, WIDTH)
+        part_sum += w_lr[:, None] * load_rows(ll + pixel, has_lr, part, DEPTH, WIDTH)
+        added = added + (part_sum,)
+    return added, total + modulation
 
 
 @triton.jit
@@ -63,31 +77,36 @@ def aggregate(
     POINTS: tl.constexpr,
     NORMALIZE: tl.constexpr,
     DEPTH: tl.constexpr,
-    DEPTH_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    """The result of R outputs, (R, D) in float32; pointers are to value, and to each row's offsets and mask."""
-    sums = tl.zeros((ROWS, DEPTH_PADDED), tl.float32)
+    """Sums of R outputs, PARTS of (R, WIDTH) in float32, and the factors (R) that they still need.
+
+    pointers are to value, and to each row's offsets and mask.
+    """
     total = tl.zeros((ROWS,), tl.float32)
     highest = total
     if NORMALIZE == SOFTMAX:
         highest = find_highest(pointers[2], wanted, POINTS, UNROLL)
+    sums = (tl.zeros((ROWS, WIDTH), tl.float32),) * PARTS
     if UNROLL:
         for k in tl.static_range(POINTS):
             sums, total = add_point(
-                sums, total, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH,
-                DEPTH_PADDED,
+                sums, total, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS,
+                WIDTH,
             )  # fmt: skip
     else:
         for k in range(POINTS):
             sums, total = add_point(
-                sums, total, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH,
-                DEPTH_PADDED,
+                sums, total, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS,
+                WIDTH,
             )  # fmt: skip
+    factor = total * 0.0 + 1.0
     if NORMALIZE == SOFTMAX:
-        sums = sums * (1.0 / total)[:, None]
-    return sums
+        factor = 1.0 / total
+    return sums, factor
 
 
 @triton.jit
@@ -100,7 +119,6 @@ def forward_kernel(
     width,
     out_height,
     out_width,
-    groups,
     offset_stride,
     mask_stride,
     stride_y,
@@ -114,29 +132,31 @@ def forward_kernel(
     CENTER: tl.constexpr,
     POINTS: tl.constexpr,
     NORMALIZE: tl.constexpr,
+    GROUPS: tl.constexpr,
     DEPTH: tl.constexpr,
-    DEPTH_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
     WIDE: tl.constexpr,
     UNROLL: tl.constexpr,
     STRIP: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     """Grid: blocks of a strip, strips, images. Strides of offset and mask are from one position to the next."""
-    out_x, out_y, group, wanted = find_rows(out_height, out_width, groups, WIDE, ROWS, STRIP)
+    out_x, out_y, group, wanted = find_rows(out_height, out_width, GROUPS, WIDE, ROWS, STRIP)
     image = tl.program_id(2).to(tl.int64)
-    value_ptr += image * height * width * groups * DEPTH
+    value_ptr += image * height * width * GROUPS * DEPTH
     offset_ptr += image * out_height * out_width * offset_stride
     mask_ptr += image * out_height * out_width * mask_stride
-    out_ptr += image * out_height * out_width * groups * DEPTH
+    out_ptr += image * out_height * out_width * GROUPS * DEPTH
     position = out_y * out_width + out_x
     row_offset_ptr = offset_ptr + (position * offset_stride + group * (2 * POINTS))
     row_mask_ptr = mask_ptr + (position * mask_stride + group * POINTS)
     window = (out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale)
-    value = (height, width, groups * DEPTH, group * DEPTH)
-    sums = aggregate(
+    value = (height, width, GROUPS * DEPTH, group * DEPTH)
+    sums, factor = aggregate(
         (value_ptr, row_offset_ptr, row_mask_ptr), window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH,
-        DEPTH_PADDED, ROWS, UNROLL,
+        PARTS, WIDTH, ROWS, UNROLL,
     )  # fmt: skip
-    channel = tl.arange(0, DEPTH_PADDED)[None, :]
-    out_ptr += (position * groups + group)[:, None] * DEPTH + channel
-    tl.store(out_ptr, sums.to(out_ptr.dtype.element_ty), mask=wanted[:, None] & (channel < DEPTH))
+    row = position * GROUPS + group
+    for part in tl.static_range(PARTS):
+        store_rows(out_ptr + row * DEPTH, sums[part] * factor[:, None], wanted, part, DEPTH, WIDTH)

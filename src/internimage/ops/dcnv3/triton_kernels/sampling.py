@@ -2,7 +2,8 @@
 
 A *row* is one group at one output position. Rows of a program are neighbours: positions run through a strip of ``STRIP``
 columns from top to bottom, so that their windows overlap, and groups run fastest, so that offsets are read in order.
-Shape legend of comments: R rows of a program, D channels of a group (padded to a power of two), K sampling points.
+Shape legend of comments: R rows of a program, D channels of a group, K sampling points. The channels come in PARTS of
+WIDTH, a power of two, so that a thread may hold more than one vector of a row, and no two threads find the same point.
 """
 
 # Triton's language has no types.
@@ -31,48 +32,49 @@ def find_rows(out_height, out_width, groups, WIDE: tl.constexpr, ROWS: tl.conste
 
 
 @triton.jit
-def load_offset(offset_ptr, wanted):
-    """(dx, dy) of R points in float32, both in one load: they are neighbours in memory."""
-    dtype: tl.constexpr = offset_ptr.dtype.element_ty
-    if dtype == tl.float32:
-        both = tl.load(offset_ptr.to(tl.pointer_type(tl.int64)), mask=wanted, other=0)
-        dx = both.to(tl.int32).to(tl.float32, bitcast=True)
-        dy = (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+def as_pairs(offset_ptr):
+    """A pointer to (x, y), which are neighbours in memory: one load or store for both."""
+    if offset_ptr.dtype.element_ty == tl.float32:
+        return offset_ptr.to(tl.pointer_type(tl.int64))
     else:
-        both = tl.load(offset_ptr.to(tl.pointer_type(tl.int32)), mask=wanted, other=0)
-        if dtype == tl.bfloat16:
-            # A bfloat16 is the upper half of a float32.
-            dx = (both << 16).to(tl.float32, bitcast=True)
-            dy = (both & -65536).to(tl.float32, bitcast=True)
-        else:
-            dx = both.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-            dy = (both >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    return dx, dy
+        return offset_ptr.to(tl.pointer_type(tl.int32))
 
 
 @triton.jit
-def store_offset(offset_ptr, dx, dy, wanted):
-    """The opposite of `load_offset`."""
-    dtype: tl.constexpr = offset_ptr.dtype.element_ty
+def split_pair(pair, dtype: tl.constexpr):
+    """(x, y) in float32."""
     if dtype == tl.float32:
-        low = dx.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
-        both = (dy.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
-        tl.store(offset_ptr.to(tl.pointer_type(tl.int64)), both, mask=wanted)
+        x = pair.to(tl.int32).to(tl.float32, bitcast=True)
+        y = (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    elif dtype == tl.bfloat16:
+        # A bfloat16 is the upper half of a float32.
+        x = (pair << 16).to(tl.float32, bitcast=True)
+        y = (pair & -65536).to(tl.float32, bitcast=True)
     else:
-        low = dx.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
-        both = (dy.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) << 16) | low
-        tl.store(offset_ptr.to(tl.pointer_type(tl.int32)), both, mask=wanted)
+        x = pair.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        y = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return x, y
 
 
 @triton.jit
-def locate_point(k, offset_ptr, window, wanted, KERNEL_H, CENTER):
-    """(x, y) of point k of R outputs, in pixels of the unpadded map.
+def join_pair(x, y, dtype: tl.constexpr):
+    """The opposite of `split_pair`."""
+    if dtype == tl.float32:
+        low = x.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
+        return (y.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
+    else:
+        low = x.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+        return (y.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) << 16) | low
+
+
+@triton.jit
+def locate_point(k, dx, dy, window, KERNEL_H, CENTER):
+    """(x, y) of point k of R outputs with offsets (dx, dy), in pixels of the unpadded map.
 
     window is where each window's first point lies without offset, (x, y), how far the next one is, (x, y), and the
     factor on offsets; points from CENTER on are one further in the kernel.
     """
     x_start, y_start, step_x, step_y, scale = window
-    dx, dy = load_offset(offset_ptr + 2 * k, wanted)
     point = k + (k >= CENTER)
     ix = point // KERNEL_H
     iy = point - ix * KERNEL_H
@@ -102,11 +104,42 @@ def find_corners(x, y, wanted, value):
 
 
 @triton.jit
-def load_rows(pointer, index, wanted, DEPTH: tl.constexpr, DEPTH_PADDED: tl.constexpr):
-    """(R, D) in float32 from the D channels that begin at each index; zeros where not wanted."""
-    channel = tl.arange(0, DEPTH_PADDED)[None, :]
-    wanted = wanted[:, None] & (channel < DEPTH)
-    return tl.load(pointer + (index[:, None] + channel), mask=wanted, other=0.0).to(tl.float32)
+def load_rows(pointers, wanted, part: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr):
+    """(R, WIDTH) in float32: a part of the D channels that begin at each pointer; zeros where not wanted."""
+    channel = part * WIDTH + tl.arange(0, WIDTH)[None, :]
+    there = wanted[:, None]
+    if (part + 1) * WIDTH > DEPTH:
+        there = there & (channel < DEPTH)
+    return tl.load(pointers[:, None] + channel, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_rows(pointers, rows, wanted, part: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr):
+    """The opposite of `load_rows`."""
+    channel = part * WIDTH + tl.arange(0, WIDTH)[None, :]
+    there = wanted[:, None]
+    if (part + 1) * WIDTH > DEPTH:
+        there = there & (channel < DEPTH)
+    tl.store(pointers[:, None] + channel, rows.to(pointers.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def add_rows(pointers, rows, wanted, part: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr):
+    """As `store_rows`, on top of what is there, whoever else adds to it."""
+    channel = part * WIDTH + tl.arange(0, WIDTH)[None, :]
+    there = wanted[:, None]
+    if (part + 1) * WIDTH > DEPTH:
+        there = there & (channel < DEPTH)
+    tl.atomic_add(pointers[:, None] + channel, rows, mask=there, sem="relaxed")
+
+
+@triton.jit
+def weigh_corners(down, right, modulation):
+    """The weights of four corners, which sum to the modulation: upper left, upper right, lower left, lower right."""
+    lower = modulation * down
+    upper = modulation - lower
+    lower_right, upper_right = lower * right, upper * right
+    return upper - upper_right, upper_right, lower - lower_right, lower_right
 
 
 @triton.jit
