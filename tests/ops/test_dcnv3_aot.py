@@ -51,7 +51,7 @@ def compile_kernel(
     constants |= {"STRIP": 8, "UNROLL": geometry.num_points <= triton_tuning.UNROLLED_POINTS}
     constants |= {"stride_y": 1, "stride_x": 1} | changes
     if kind == "backward":
-        constants = {"SCATTER": True} | constants
+        constants = {"SCATTER": True, "CHUNK": 3} | constants
     types = {argument: type_of(argument, name) for argument in kernel.arg_names if argument not in constants}
     return aot.compile_for(target, kernel, types, constants, num_warps=config.num_warps)
 

@@ -147,7 +147,7 @@ def backward(problem: Problem, grad_NHWGD: Tensor) -> tuple[Tensor, Tensor, Tens
     else:
         grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
     tensors = (grad, value, offset, mask, grad_value, grad_offset, grad_mask)
-    _launch(backward_kernel, "backward", problem, tensors, SCATTER=not gathers)
+    _launch(backward_kernel, "backward", problem, tensors, CHUNK=3, SCATTER=not gathers)
     return grad_value.to(value.dtype), grad_offset, grad_mask
 
 

@@ -108,6 +108,18 @@ def store_mask_gradient(grad_mask_ptr, k, grad, modulation, total, wanted, NORMA
 
 
 @triton.jit
+def keep(kept, new, k, step: tl.constexpr, CHUNK: tl.constexpr, POINTS: tl.constexpr):
+    """The tuple with ``new`` at place k, which is ``step`` more than a multiple of CHUNK: registers have no index."""
+    result = ()
+    for place in tl.static_range(POINTS):
+        if place % CHUNK == step:
+            result = result + (tl.where(k == place, new, kept[place]),)
+        else:
+            result = result + (kept[place],)
+    return result
+
+
+@triton.jit
 def visit_points(
     grads,
     pointers,
@@ -124,6 +136,7 @@ def visit_points(
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     UNROLL: tl.constexpr,
+    CHUNK: tl.constexpr,
     SCATTER: tl.constexpr,
 ):
     """All gradients of R outputs' points from the outputs' own, PARTS of (R, WIDTH)."""
@@ -134,15 +147,21 @@ def visit_points(
         highest = find_highest(mask_ptr, wanted, POINTS, UNROLL)
         scale = 1.0 / sum_modulations(mask_ptr, highest, wanted, POINTS, NORMALIZE, UNROLL)
     if UNROLL:
-        grads_mask = ()
-        for k in tl.static_range(POINTS):
-            modulation = scale * load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
-            grad = visit_point(
-                grads, modulation, k, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, DEPTH, PARTS,
-                WIDTH, SCATTER,
-            )  # fmt: skip
-            grads_mask = grads_mask + (grad,)
-            total += modulation * grad
+        grads_mask = (total,) * POINTS
+        # A few points at once hide latency; all nine would take the compiler a quarter of a minute.
+        for first in range(0, POINTS, CHUNK):
+            for step in tl.static_range(CHUNK):
+                k = first + step
+                there = wanted
+                if POINTS % CHUNK > 0:
+                    there = wanted & (k < POINTS)
+                modulation = scale * load_modulation(mask_ptr, k, highest, there, NORMALIZE)
+                grad = visit_point(
+                    grads, modulation, k, pointers, grad_pointers, window, value, there, KERNEL_H, CENTER, DEPTH, PARTS,
+                    WIDTH, SCATTER,
+                )  # fmt: skip
+                grads_mask = keep(grads_mask, grad, k, step, CHUNK, POINTS)
+                total += modulation * grad
         for k in tl.static_range(POINTS):
             modulation = scale * load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
             store_mask_gradient(grad_mask_ptr, k, grads_mask[k], modulation, total, wanted, NORMALIZE)
@@ -197,6 +216,7 @@ def backward_kernel(
     UNROLL: tl.constexpr,
     STRIP: tl.constexpr,
     ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
     SCATTER: tl.constexpr,
 ):
     """Grid and strides as of the forward kernel; gradients are contiguous, grad_value is float32 and starts at zero.
@@ -228,5 +248,5 @@ def backward_kernel(
         grads = grads + (load_rows(grad_ptr + row * DEPTH, wanted, part, DEPTH, WIDTH),)
     visit_points(
         grads, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH, PARTS,
-        WIDTH, ROWS, UNROLL, SCATTER,
+        WIDTH, ROWS, UNROLL, CHUNK, SCATTER,
     )  # fmt: skip

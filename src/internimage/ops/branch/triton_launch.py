@@ -1,0 +1,206 @@
+"""How the branch's Triton kernels are launched: which program computes what, with how many threads; no atomics.
+
+Importing this imports Triton. Sums over programs are made by PyTorch, in an order that the shape alone decides: the
+same input gives the same gradients, on every device.
+"""
+
+# Triton has no types.
+# pyright: basic, reportUnknownParameterType=false
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from internimage.ops.branch import triton_kernels as kernels
+
+ACTIVATIONS = {"gelu": kernels.GELU.value, "relu": kernels.RELU.value, "silu": kernels.SILU.value}
+
+
+class Tile(NamedTuple):
+    """A program's share: ``pixels`` neighbours in a row, ``channels`` of them (padded), by so many warps."""
+
+    pixels: int
+    channels: int
+    warps: int
+
+
+class Spread(NamedTuple):
+    """Columns are cut into strips, the rows of all images into blocks of ``rows``; ``programs`` is their product."""
+
+    strips: int
+    rows: int
+    programs: int
+
+
+def forward_tile(channels: int, width: int) -> Tile:
+    """All channels; 16 numbers a thread, 4 warps where the channels allow it.
+
+    >>> forward_tile(64, 56), forward_tile(4096, 20)
+    (Tile(pixels=32, channels=64, warps=4), Tile(pixels=1, channels=4096, warps=8))
+    """
+    return _whole_tile(channels, width, 2048, 16)
+
+
+def norm_tile(channels: int, width: int) -> Tile:
+    """All channels; 8 numbers a thread, each with three running sums.
+
+    >>> norm_tile(64, 56), norm_tile(512, 7)
+    (Tile(pixels=32, channels=64, warps=8), Tile(pixels=4, channels=512, warps=8))
+    """
+    return _whole_tile(channels, width, 2048, 8)
+
+
+def conv_tile(channels: int, width: int, taps: int) -> Tile:
+    """A block of channels; as many numbers a thread as leave room for a running sum per number and tap.
+
+    >>> conv_tile(256, 14, 9), conv_tile(320, 40, 25)
+    (Tile(pixels=16, channels=64, warps=4), Tile(pixels=8, channels=64, warps=4))
+    """
+    share = min(8, _power_below(max(1, 100 // taps)))
+    block = min(64, triton.next_power_of_2(channels))
+    pixels = _narrow(max(1, 128 * share // block), width)
+    return Tile(pixels, block, max(1, pixels * block // (32 * share)))
+
+
+def spread(x_NHWC: Tensor, pixels: int, programs: int, most_rows: int | None = None) -> Spread:
+    """About so many programs, each going down ``most_rows`` rows at most."""
+    batch, height, width, _ = x_NHWC.shape
+    strips = triton.cdiv(width, pixels)
+    rows = max(1, triton.cdiv(batch * height * strips, programs))
+    rows = rows if most_rows is None else min(rows, most_rows)
+    return Spread(strips, rows, strips * triton.cdiv(batch * height, rows))
+
+
+def register_limit(x_NHWC: Tensor, weight: Tensor) -> dict[str, int]:
+    """Left to itself, NVIDIA's assembler takes 72 or 80 registers and spills one or two for a little more occupancy.
+
+    Larger kernels and float32 do better without a limit. AMD's compiler knows none, and a traced launch can't say it.
+    """
+    small = x_NHWC.element_size() == 2 and weight.shape[2] * weight.shape[3] <= 9
+    return {"maxnreg": 96} if small and not torch.version.hip and _is_real(x_NHWC) else {}
+
+
+def forward(
+    x_NHWC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    activation: str,
+    out_dtype: torch.dtype | None,
+) -> Tensor:
+    """`branch_reference` for tensors on a GPU of 16 or 32 bits."""
+    x_NHWC = x_NHWC.contiguous()
+    out_NHWC = torch.empty_like(x_NHWC, dtype=out_dtype or x_NHWC.dtype)
+    if x_NHWC.numel() == 0:
+        return out_NHWC
+    (batch, height, width, _), channels = x_NHWC.shape, weight.shape[0]
+    tile = forward_tile(channels, width)
+    share = spread(x_NHWC, tile.pixels, 4096, 16)
+    parameters = _parameters(weight, bias, norm_weight, norm_bias)
+    with _device_of(x_NHWC):
+        _wrap(kernels.forward_kernel, x_NHWC)[(share.programs,)](
+            x_NHWC, *parameters, out_NHWC, height, width, batch * height, share.rows, share.strips, eps,
+            **_constants(x_NHWC, weight), ACTIVATION=ACTIVATIONS[activation], HAS_BIAS=bias is not None,
+            PIXELS=tile.pixels, CHANNELS_PADDED=tile.channels, num_warps=tile.warps, **register_limit(x_NHWC, weight),
+        )  # fmt: skip
+    return out_NHWC
+
+
+def backward(
+    grad_NHWC: Tensor,
+    x_NHWC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`branch_reference_backward` for tensors on a GPU of 16 or 32 bits.
+
+    The gradient between convolution and normalisation is rounded to the dtype of x.
+    """
+    x_NHWC, grad_NHWC = x_NHWC.contiguous(), grad_NHWC.contiguous()
+    grad_x_NHWC, grad_conv_NHWC = torch.empty_like(x_NHWC), torch.empty_like(x_NHWC)
+    (batch, height, width, _), channels = x_NHWC.shape, weight.shape[0]
+    taps = weight.shape[2] * weight.shape[3]
+    if x_NHWC.numel() == 0:
+        return grad_x_NHWC, torch.zeros_like(weight), x_NHWC.new_zeros((3, channels), dtype=torch.float32)
+    parameters = _parameters(weight, bias, norm_weight, norm_bias)
+    tile, conv = norm_tile(channels, width), conv_tile(channels, width, taps)
+    blocks = triton.cdiv(channels, conv.channels)
+    share, conv_share = spread(x_NHWC, tile.pixels, 1024), spread(x_NHWC, conv.pixels, triton.cdiv(1024, blocks))
+    sums = x_NHWC.new_empty((share.programs, 3, channels), dtype=torch.float32)
+    conv_sums = x_NHWC.new_empty((conv_share.programs, channels, taps), dtype=torch.float32)
+    constants = _constants(x_NHWC, weight)
+    with _device_of(x_NHWC):
+        _wrap(kernels.backward_norm_kernel, x_NHWC)[(share.programs,)](
+            grad_NHWC, x_NHWC, *parameters, grad_conv_NHWC, sums,
+            height, width, batch * height, share.rows, share.strips, eps,
+            **constants, ACTIVATION=ACTIVATIONS[activation], HAS_BIAS=bias is not None,
+            PIXELS=tile.pixels, CHANNELS_PADDED=tile.channels, num_warps=tile.warps, **register_limit(x_NHWC, weight),
+        )  # fmt: skip
+        _wrap(kernels.backward_conv_kernel, x_NHWC)[(conv_share.programs, blocks)](
+            grad_conv_NHWC, x_NHWC, parameters[0], grad_x_NHWC, conv_sums,
+            height, width, batch * height, conv_share.rows, conv_share.strips,
+            **constants, PIXELS=conv.pixels, CHANNEL_BLOCK=conv.channels, num_warps=conv.warps,
+        )  # fmt: skip
+    grad_weight = conv_sums.sum(0).view(weight.shape).to(weight.dtype)
+    return grad_x_NHWC, grad_weight, sums.sum(0)
+
+
+def _whole_tile(channels: int, width: int, numbers: int, share: int) -> Tile:
+    padded = triton.next_power_of_2(channels)
+    pixels = _narrow(min(max(1, numbers // padded), 32), width)
+    return Tile(pixels, padded, min(16, max(1, pixels * padded // (32 * share))))
+
+
+def _narrow(pixels: int, width: int) -> int:
+    """Not twice as wide as the map; by comparisons alone, with which a width that a compiler doesn't know stays so."""
+    while pixels >= 2 * width:
+        pixels //= 2
+    return pixels
+
+
+def _power_below(number: int) -> int:
+    return 1 << (number.bit_length() - 1)
+
+
+def _parameters(weight: Tensor, bias: Tensor | None, norm_weight: Tensor, norm_bias: Tensor) -> tuple[Tensor, ...]:
+    """Weights as (taps, C), which lets neighbouring threads read neighbours; a bias that is not there is not read."""
+    weight_KC = weight.view(weight.shape[0], -1).t().contiguous()
+    norm_weight, norm_bias = norm_weight.contiguous(), norm_bias.contiguous()
+    return weight_KC, norm_bias if bias is None else bias.contiguous(), norm_weight, norm_bias
+
+
+def _constants(x_NHWC: Tensor, weight: Tensor) -> dict[str, Any]:
+    _, height, width, _ = x_NHWC.shape
+    channels = weight.shape[0]
+    return {
+        "KERNEL_H": weight.shape[2],
+        "KERNEL_W": weight.shape[3],
+        "CHANNELS": channels,
+        # Indices within an image count in 32 bits where that is enough.
+        "WIDE": height * width * channels >= 2**31,
+    }
+
+
+def _wrap(kernel: Any, tensor: Tensor) -> Any:
+    """The kernel to launch, or to be written down where a compiler traces."""
+    return kernel if _is_real(tensor) else torch.library.wrap_triton(kernel)
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Makes the tensor's device the one that kernels are launched on."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda and _is_real(tensor) else nullcontext()
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, torch.nn.Parameter)

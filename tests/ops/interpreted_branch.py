@@ -1,0 +1,106 @@
+"""The branch's Triton kernels in Triton's interpreter: run by test_branch_op.py, in a process of its own.
+
+By hand: ``TRITON_INTERPRET=1 pytest tests/ops/interpreted_branch.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from internimage.ops.branch import op
+from support.branch import CASES, EPS, NAMES, Case, Outcome, assert_close, composed, run
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels")
+FORWARD = torch.ops.internimage.branch.default
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels run on CPU tensors too."""
+    from internimage.ops.branch import triton_kernels
+
+    assert type(triton_kernels.forward_kernel).__name__ == "InterpretedFunction", "set TRITON_INTERPRET=1"
+    monkeypatch.setattr(op, "why_not", lambda *_: None)
+
+
+def by_kernels(*arguments: Any, out_dtype: torch.dtype | None = None) -> Tensor:
+    *tensors, activation = arguments
+    return FORWARD(*tensors, EPS, activation, out_dtype)
+
+
+def expect(case: Case, tensors: list[Tensor | None]) -> Outcome:
+    return run(composed, case, [None if each is None else each.double() for each in tensors])
+
+
+@pytest.mark.parametrize("case", CASES, **NAMES)
+def test_kernels_equal_layers(case: Case) -> None:
+    tensors = case.tensors(torch.float32)
+    assert_close(run(by_kernels, case, tensors), expect(case, tensors), 2e-7, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["odd_map_5x4", "channels_70"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_kernels_in_16_bit(name: str, dtype: torch.dtype) -> None:
+    case = next(case for case in CASES if case.name == name)
+    eps = torch.finfo(dtype).eps
+    for parameters in (dtype, torch.float32):
+        tensors = case.tensors(dtype, parameters)
+        found = run(by_kernels, case, tensors)
+        assert (found.output.dtype, found.grad_x.dtype, found.grad_norm_bias.dtype) == (dtype, dtype, parameters)
+        assert_close(found, expect(case, tensors), eps, 2 * eps)
+
+
+def test_float32_map_under_autocast() -> None:
+    """One rounding, at the end: no value is further from the exact one than half a step of float16."""
+    case = CASES[0]
+    tensors = case.tensors(torch.float32)
+    found = run(lambda *t: by_kernels(*t, out_dtype=torch.float16), case, tensors)
+    expected = composed(*tensors, case.activation)
+    assert (found.output.dtype, found.grad_x.dtype) == (torch.float16, torch.float32)
+    torch.testing.assert_close(found.output.float(), expected, rtol=2**-11 + 1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["many_rows", "two_strips", "kernel_5"])
+def test_few_programs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each goes down many rows, from one image into the next, and the last one has fewer to do."""
+    from internimage.ops.branch import triton_launch
+
+    whole = triton_launch.spread
+    monkeypatch.setattr(triton_launch, "spread", lambda x, pixels, *_: whole(x, pixels, 4))
+    case = next(case for case in CASES if case.name == name)
+    tensors = case.tensors(torch.float32)
+    assert whole(tensors[0], 4, 4).rows > 1
+    assert_close(run(by_kernels, case, tensors), expect(case, tensors), 2e-7, 1e-6)
+
+
+def test_nothing_outside_the_map_is_read() -> None:
+    case = CASES[0]
+    tensors = case.tensors(torch.float32)
+    expected = run(by_kernels, case, tensors)
+    around = torch.full((6, *case.shape[1:]), float("nan"))
+    x = around[2:4].copy_(tensors[0])
+    assert_close(run(by_kernels, case, [x, *tensors[1:]]), expected, 0.0, 0.0)
+
+
+def test_equal_inputs_give_equal_bits() -> None:
+    case = CASES[0]
+    first, second = (run(by_kernels, case, case.tensors(torch.float32)) for _ in range(2))
+    assert_close(first, second, 0.0, 0.0)
+
+
+def test_a_broken_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch that leaves out the last rows: the memory that nobody wrote is NaN, and no tolerance takes that."""
+    from internimage.ops.branch import triton_launch
+
+    whole = triton_launch.spread
+    monkeypatch.setattr(
+        triton_launch, "spread", lambda *a: (s := whole(*a))._replace(programs=max(1, s.programs - s.strips))
+    )
+    case = CASES[0]
+    tensors = case.tensors(torch.float32)
+    with pytest.raises(AssertionError, match="inf"):
+        assert_close(run(by_kernels, case, tensors), expect(case, tensors), 1e9, 1e9)
