@@ -1,0 +1,111 @@
+"""The peers' code: found in a checkout, copied to a temporary folder, patched there. None of it stays in this project.
+
+A checkout is a work tree or a bare git directory. Its code is compiled and executed: give one that you trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.on_gpu.patches import patch_folder
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A repository that the benchmark can use.
+
+    Args:
+        option: of the command line, without dashes.
+        repository: where a person finds it.
+        folders: what is copied, relative to the checkout.
+        landmark: a file that tells the checkout from any other folder.
+    """
+
+    option: str
+    repository: str
+    folders: tuple[str, ...]
+    landmark: str
+
+
+OFFICIAL = Peer(
+    "official",
+    "a checkout of OpenGVLab/InternImage",
+    ("classification/ops_dcnv3", "classification/models"),
+    "classification/ops_dcnv3/src/vision.cpp",
+)
+DCNV4 = Peer(
+    "dcnv4",
+    "a checkout of OpenGVLab/DCNv4",
+    ("DCNv4_op", "classification/models"),
+    "DCNv4_op/DCNv4/functions/dcnv4_func.py",
+)
+DEFORMOPS = Peer(
+    "deformops", "the Python package deformops, version 3, unpacked", ("deformops",), "deformops/registry/attn.py"
+)
+
+
+def check(peer: Peer, path: Path) -> Path:
+    """The path itself; ``ValueError`` with one sentence if it holds something else."""
+    if not path.is_dir():
+        raise ValueError(f"--{peer.option} {path} is no folder; give {peer.repository}")
+    if (path / peer.landmark).is_file():
+        return path
+    found = _git(path, "cat-file", "-e", f"HEAD:{peer.landmark}") if _is_bare(path) else None
+    if found is None or found.returncode != 0:
+        raise ValueError(f"--{peer.option} {path} does not hold {peer.repository}: {peer.landmark} is missing")
+    return path
+
+
+def describe(peer: Peer, path: Path) -> str:
+    """Its commit; without git, the hash of its landmark."""
+    if _is_bare(path) or (path / ".git").exists():
+        found = _git(path, "rev-parse", "HEAD")
+        if found.returncode == 0:
+            return f"{_short(peer)}, commit {found.stdout.decode().strip()}"
+    source = (path / peer.landmark).read_bytes() if (path / peer.landmark).is_file() else b""
+    return f"{_short(peer)}, {Path(peer.landmark).name} with sha256 {hashlib.sha256(source).hexdigest()[:16]}"
+
+
+def fingerprint(peer: Peer, path: Path) -> str:
+    """Short and the same for the same sources: the name of a cached build."""
+    return hashlib.sha256(describe(peer, path).encode()).hexdigest()[:12]
+
+
+def copy_patched(peer: Peer, path: Path, target: Path) -> Path:
+    """Copy the folders that the benchmark needs into ``target`` and patch them; ``target`` is made anew."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    if (path / peer.landmark).is_file():
+        for folder in peer.folders:
+            if (path / folder).is_dir():
+                shutil.copytree(path / folder, target / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        for card in path.glob("*.dist-info"):
+            shutil.copytree(card, target / card.name)
+    else:
+        archive = _git(path, "archive", "--format=tar", "HEAD", *peer.folders)
+        archive.check_returncode()
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+            tar.extractall(target, filter="data")
+    patch_folder(target)
+    return target
+
+
+def _short(peer: Peer) -> str:
+    return peer.repository.removeprefix("a checkout of ").removeprefix("the Python package ")
+
+
+def _is_bare(path: Path) -> bool:
+    return (path / "HEAD").is_file() and (path / "objects").is_dir()
+
+
+def _git(path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", "-C", str(path), *arguments], capture_output=True, check=False)
+    except OSError:
+        return subprocess.CompletedProcess(arguments, 127, b"", b"git is not installed")
