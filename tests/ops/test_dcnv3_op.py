@@ -176,7 +176,7 @@ def test_explain_checks_what_the_operator_checks() -> None:
         explain_dcnv3(value.int())
     with pytest.raises(ValueError, match="give offset and mask, or neither"):
         explain_dcnv3(value, offset)
-    with pytest.raises(ValueError, match="unknown backend 'cuda'; choose from cpu, reference"):
+    with pytest.raises(ValueError, match="unknown backend 'cuda'; choose from cpu, triton, reference"):
         explain_dcnv3(value, backend="cuda")
     with pytest.raises(ValueError, match="backend 'cpu' can't take these tensors: the tensors are on meta"):
         explain_dcnv3(value.to("meta"), backend="cpu")
@@ -241,7 +241,11 @@ BAD = {
     "mixed_dtypes": ((VALUE, OFFSET.double(), MASK), {}, "share one dtype"),
     "device": ((VALUE, OFFSET.to("meta"), MASK), {}, "on one device"),
     "normalize": ((VALUE, OFFSET, MASK), {"normalize": "relu"}, "normalize must be one of softmax"),
-    "backend": ((VALUE, OFFSET, MASK), {"backend": "cuda"}, "unknown backend 'cuda'; choose from cpu, reference"),
+    "backend": (
+        (VALUE, OFFSET, MASK),
+        {"backend": "cuda"},
+        "unknown backend 'cuda'; choose from cpu, triton, reference",
+    ),
     "kernel": ((VALUE, OFFSET, MASK), {"kernel_size": 0}, "kernel_size must be at least 1"),
     "kernel_triple": ((VALUE, OFFSET, MASK), {"kernel_size": (3, 3, 3)}, "integer or a \\(height, width\\) pair"),
     "kernel_bool": ((VALUE, OFFSET, MASK), {"kernel_size": (3, 3), "stride": (True, 1)}, "stride must be an integer"),

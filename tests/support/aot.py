@@ -21,6 +21,9 @@ TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
+    # Tesla V100 and T4: what free notebooks have.
+    "sm_70": GPUTarget("cuda", 70, 32),
+    "sm_75": GPUTarget("cuda", 75, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 _NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

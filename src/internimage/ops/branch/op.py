@@ -21,9 +21,9 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
-from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 from internimage.ops.branch.reference import Activation, branch_reference, branch_reference_backward
+from internimage.ops.registration import autocast_dtype, show_kernels
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ACTIVATIONS = get_args(Activation)
@@ -107,9 +107,7 @@ def depthwise_branch(
     >>> depthwise_branch(x, torch.ones(8, 1, 3, 3), None, ones, ones, 1e-6).shape
     torch.Size([1, 5, 4, 8])
     """
-    device, out_dtype = x_NHWC.device.type, None
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) and x_NHWC.dtype != torch.float64:
-        out_dtype = torch.get_autocast_dtype(device)
+    out_dtype = autocast_dtype(x_NHWC)
     op = cast(Any, torch.ops.internimage.branch.default)
     tensors = x_NHWC, weight, bias, norm_weight, norm_bias
     graded = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
@@ -187,25 +185,19 @@ def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (grad_x, grad_weight, *rest, None, None, None)
 
 
-def _show_inside(op: Any) -> None:
-    """Let compilers see the kernels and fuse around them; exported programs keep the operator.
+def _kernels() -> tuple[Any, ...]:
+    from internimage.ops.branch import triton_launch
 
-    `torch.library.triton_op` would do the same, but imports Triton when it is called.
-    """
-
-    def decompose(mode: Any, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from torch.export._trace import custom_triton_ops_decomposition_disabled
-
-        if custom_triton_ops_decomposition_disabled():
-            return mode.__torch_dispatch__(func, types, args, kwargs)
-        with mode:
-            return op._init_fn(*args, **kwargs)
-
-    op.register_torch_dispatch(FunctionalTensorMode, decompose)
+    return triton_launch.KERNELS
 
 
 branch.register_fake(_fake_branch)
 branch_backward.register_fake(_fake_backward)
 branch.register_autograd(_autograd, setup_context=_setup_context)
-_show_inside(branch)
-_show_inside(branch_backward)
+show_kernels("internimage::branch", cast(Any, branch)._init_fn, lambda args: why_not(*args[:2]) is None, _kernels)
+show_kernels(
+    "internimage::branch_backward",
+    cast(Any, branch_backward)._init_fn,
+    lambda args: why_not(*args[1:3]) is None,
+    _kernels,
+)

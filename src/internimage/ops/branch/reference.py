@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from internimage.ops.registration import has_autocast
+
 Activation = Literal["gelu", "relu", "silu"]
 _ATEN = cast(Any, torch.ops.aten)
 _ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
@@ -113,5 +115,4 @@ def _activation_backward(grad: Tensor, u: Tensor, activation: str) -> Tensor:
 
 def _without_autocast(x: Tensor) -> torch.autocast:
     # What is asked for is the computation in float32, not in autocast's dtype.
-    device = x.device.type
-    return torch.autocast(device if torch.amp.is_autocast_available(device) else "cpu", enabled=False)
+    return torch.autocast(x.device.type if has_autocast(x) else "cpu", enabled=False)

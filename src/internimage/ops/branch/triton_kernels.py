@@ -6,10 +6,6 @@ Rows are counted through all images: row = image * H + y. Weights are (taps, C),
 Shape legend of comments: P pixels of a program, B channels of a program (padded to a power of two), C channels.
 """
 
-# Triton's language has no types, and a kernel takes what it needs one by one.
-# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
-# ruff: noqa: ANN001, ANN201, PLR0913
-
 from __future__ import annotations
 
 import triton
@@ -250,7 +246,7 @@ def backward_conv_kernel(
     channel = tl.program_id(1) * CHANNEL_BLOCK + tl.arange(0, CHANNEL_BLOCK)
     sums = ()
     for _ in tl.static_range(KERNEL_H * KERNEL_W):
-        sums = sums + (tl.zeros((PIXELS, CHANNEL_BLOCK), tl.float32),)  # noqa: RUF005
+        sums = sums + (tl.zeros((PIXELS, CHANNEL_BLOCK), tl.float32),)
     row, last = block * rows, tl.minimum(block * rows + rows, total_rows)
     while row < last:
         y = row % height
@@ -264,7 +260,7 @@ def backward_conv_kernel(
             near_x = tl.where((near_y >= 0) & (near_y < height), x - (tap % KERNEL_W - KERNEL_W // 2), -1)
             grad = load_pixels(grad_conv_ptr + image, near_y, near_x, channel, width, CHANNELS, WIDE)
             grad_x += grad * load_channels(weight_ptr + tap * CHANNELS, channel, CHANNELS)[None, :]
-            new_sums = new_sums + (sums[tap] + grad * value,)  # noqa: RUF005
+            new_sums = new_sums + (sums[tap] + grad * value,)
         sums = new_sums
         store_pixels(grad_x_ptr + image, grad_x, y, x, channel, width, CHANNELS, WIDE)
         row += 1

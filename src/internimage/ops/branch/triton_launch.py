@@ -17,7 +17,9 @@ import triton
 from torch import Tensor
 
 from internimage.ops.branch import triton_kernels as kernels
+from internimage.ops.registration import is_traced
 
+KERNELS = (kernels.forward_kernel, kernels.backward_norm_kernel, kernels.backward_conv_kernel)
 ACTIVATIONS = {"gelu": kernels.GELU.value, "relu": kernels.RELU.value, "silu": kernels.SILU.value}
 
 
@@ -82,7 +84,7 @@ def register_limit(x_NHWC: Tensor, weight: Tensor) -> dict[str, int]:
     Larger kernels and float32 do better without a limit. AMD's compiler knows none, and a traced launch can't say it.
     """
     small = x_NHWC.element_size() == 2 and weight.shape[2] * weight.shape[3] <= 9
-    return {"maxnreg": 96} if small and not torch.version.hip and _is_real(x_NHWC) else {}
+    return {"maxnreg": 96} if small and not torch.version.hip and not is_traced(x_NHWC) else {}
 
 
 def forward(
@@ -194,13 +196,9 @@ def _constants(x_NHWC: Tensor, weight: Tensor) -> dict[str, Any]:
 
 def _wrap(kernel: Any, tensor: Tensor) -> Any:
     """The kernel to launch, or to be written down where a compiler traces."""
-    return kernel if _is_real(tensor) else torch.library.wrap_triton(kernel)
+    return torch.library.wrap_triton(kernel) if is_traced(tensor) else kernel
 
 
 def _device_of(tensor: Tensor) -> AbstractContextManager[Any]:
     """Makes the tensor's device the one that kernels are launched on."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda and _is_real(tensor) else nullcontext()
-
-
-def _is_real(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, torch.nn.Parameter)
+    return torch.cuda.device(tensor.device) if tensor.is_cuda and not is_traced(tensor) else nullcontext()

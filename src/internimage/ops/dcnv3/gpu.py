@@ -5,10 +5,9 @@ Triton is imported with the first tensor on a GPU: importing the package costs P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ def why_not(value_NHWGD: Tensor) -> str | None:
 def architecture(device: torch.device) -> str:
     """The compiler's name of a GPU: ``sm_90``, ``gfx942``."""
     if torch.version.hip:
-        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+        return str(cast(Any, torch.cuda).get_device_properties(device).gcnArchName).split(":")[0]
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
 
 
@@ -42,13 +41,12 @@ def forward(
     mask_NHWGK: Tensor,
     geometry: DCNv3Geometry,
     normalize: Normalize,
-    wrap: Callable[[Any], Any] | None = None,
 ) -> Tensor:
-    """`dcnv3_reference` by a Triton kernel; ``wrap`` is ``torch.library.wrap_triton`` while a graph is traced."""
+    """`dcnv3_reference` by a Triton kernel."""
     from internimage.ops.dcnv3 import triton_launch
 
     inputs = value_NHWGD, offset_NHWGK2, mask_NHWGK
-    return triton_launch.forward(triton_launch.Problem.of(inputs, geometry, normalize, wrap))
+    return triton_launch.forward(triton_launch.Problem.of(inputs, geometry, normalize))
 
 
 def backward(
@@ -58,22 +56,19 @@ def backward(
     mask_NHWGK: Tensor,
     geometry: DCNv3Geometry,
     normalize: Normalize,
-    wrap: Callable[[Any], Any] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`dcnv3_reference_backward` by a Triton kernel."""
     from internimage.ops.dcnv3 import triton_launch
 
     inputs = value_NHWGD, offset_NHWGK2, mask_NHWGK
-    return triton_launch.backward(triton_launch.Problem.of(inputs, geometry, normalize, wrap), grad_NHWGD)
+    return triton_launch.backward(triton_launch.Problem.of(inputs, geometry, normalize), grad_NHWGD)
 
 
-class Kernels:
-    """The Triton kernels of this operator, imported when somebody looks at them."""
+def kernels() -> tuple[Any, ...]:
+    """The Triton kernels of this operator."""
+    from internimage.ops.dcnv3 import triton_launch
 
-    def __iter__(self) -> Iterator[Any]:
-        from internimage.ops.dcnv3 import triton_launch
-
-        return iter(triton_launch.KERNELS)
+    return cast(Any, triton_launch).KERNELS
 
 
 @cache
@@ -84,5 +79,5 @@ def _why_not_on(device: torch.device) -> str | None:
         return "PyTorch finds no GPU"
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < _OLDEST:
-        return f"Triton needs compute capability {'.'.join(map(str, _OLDEST))}; this GPU has {capability[0]}.{capability[1]}"
+        return "Triton needs compute capability {}.{}, this GPU has {}.{}".format(*_OLDEST, *capability)
     return None

@@ -16,23 +16,19 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
-from torch._functorch import config as functorch_config
-from torch._library.triton import triton_ops_to_kernels
-from torch._subclasses import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from internimage.ops.dcnv3 import backends, cpu, gpu
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize, dcnv3_reference, dcnv3_reference_backward
+from internimage.ops.registration import autocast_dtype, show_kernels
 
 _SETTINGS = (
     "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, "
     "float offset_scale, bool remove_center, str normalize"
 )
 _FORWARD, _BACKWARD = "internimage::dcnv3", "internimage::dcnv3_backward"
-_NUM_SETTINGS = 7
 _NORMALIZE = get_args(Normalize)
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -158,7 +154,7 @@ def _prepare(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The tensors in autocast's dtype; ``ValueError`` for what does not fit."""
     _check(value, offset, mask, geometry, normalize)
-    if _is_autocast(value):
+    if autocast_dtype(value) is not None:
         value, offset, mask = _autocast(value), _autocast(offset), _autocast(mask)
     _check_dtypes(value, offset, mask)
     return value, offset, mask
@@ -201,17 +197,9 @@ def _check(value: Tensor, offset: Tensor, mask: Tensor, geometry: DCNv3Geometry,
         )
 
 
-def _is_autocast(tensor: Tensor) -> bool:
-    device = tensor.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
 def _autocast(tensor: Tensor) -> Tensor:
-    # torch.library.register_autocast fixes one dtype per device; users choose float16 or bfloat16 per region.
-    # As PyTorch's own rules do, leave float64 alone.
-    if not _is_autocast(tensor) or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+    dtype = autocast_dtype(tensor)
+    return tensor if dtype is None else tensor.to(dtype)
 
 
 def _geometry(*settings: Any) -> DCNv3Geometry:
@@ -256,14 +244,14 @@ def _comes_with_kernel(value: Tensor) -> bool:
     return reason is None
 
 
-def _forward_gpu(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any, **tracing: Any) -> Tensor:
+def _forward_gpu(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
     run = gpu.forward if _takes_triton(value) else dcnv3_reference
-    return run(value, offset, mask, _geometry(*settings[:-1]), settings[-1], **tracing)
+    return run(value, offset, mask, _geometry(*settings[:-1]), settings[-1])
 
 
-def _backward_gpu(grad: Tensor, value: Tensor, *others: Any, **tracing: Any) -> tuple[Tensor, ...]:
+def _backward_gpu(grad: Tensor, value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> tuple[Tensor, ...]:
     run = gpu.backward if _takes_triton(value) else dcnv3_reference_backward
-    return run(grad, value, *others[:2], _geometry(*others[2:-1]), others[-1], **tracing)
+    return run(grad, value, offset, mask, _geometry(*settings[:-1]), settings[-1])
 
 
 def _takes_triton(value: Tensor) -> bool:
@@ -271,26 +259,6 @@ def _takes_triton(value: Tensor) -> bool:
     if reason and value.dtype != torch.float64:
         backends.warn_once(reason)
     return reason is None
-
-
-def _show_kernels(kernel: Any) -> Any:
-    """What happens to the operator while a graph for a GPU is traced: its Triton kernels take its place.
-
-    torch.library.triton_op does the same, but on every device, and for operators of one implementation.
-    """
-
-    def trace(mode: Any, op: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        # Exported programs keep the operator: they may run elsewhere.
-        value = args[len(args) - _NUM_SETTINGS - 3]
-        keep = not cast(Any, functorch_config).decompose_custom_triton_ops
-        if keep or value.device.type != "cuda" or gpu.why_not(value) is not None:
-            return mode.__torch_dispatch__(op, types, args, kwargs)
-        if not all(issubclass(kind, FakeTensor) or kind in (Tensor, FunctionalTensor) for kind in types):
-            return NotImplemented
-        with mode:
-            return kernel(*args, **(kwargs or {}), wrap=torch.library.wrap_triton)
-
-    return trace
 
 
 def _fake_forward(value: Tensor, offset: Tensor, mask: Tensor, *settings: Any) -> Tensor:
@@ -332,11 +300,10 @@ def _register() -> None:
     torch.library.define(_BACKWARD, f"(Tensor grad, {tensors}, {_SETTINGS}) -> (Tensor, Tensor, Tensor)")
     torch.library.impl(_FORWARD, "CompositeExplicitAutograd", _forward)
     torch.library.impl(_BACKWARD, "CompositeExplicitAutograd", _backward)
-    for name, kernel in ((_FORWARD, _forward_gpu), (_BACKWARD, _backward_gpu)):
-        torch.library.impl(name, "CUDA", kernel)
-        cast(Any, torch.library).register_torch_dispatch(name, FunctionalTensorMode, _show_kernels(kernel))
-        # Part of the key under which compiled graphs are cached: other kernels, another graph.
-        cast(Any, triton_ops_to_kernels)[name] = gpu.Kernels()
+    torch.library.impl(_FORWARD, "CUDA", _forward_gpu)
+    torch.library.impl(_BACKWARD, "CUDA", _backward_gpu)
+    show_kernels(_FORWARD, _forward_gpu, lambda args: gpu.why_not(args[0]) is None, gpu.kernels)
+    show_kernels(_BACKWARD, _backward_gpu, lambda args: gpu.why_not(args[1]) is None, gpu.kernels)
     torch.library.register_fake(_FORWARD, _fake_forward)
     torch.library.register_fake(_BACKWARD, _fake_backward)
     torch.library.register_autograd(_FORWARD, _autograd, setup_context=_setup_context)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +21,7 @@ from internimage.ops.dcnv3.reference import Normalize
 from internimage.ops.dcnv3.triton_kernels.backward import backward_kernel
 from internimage.ops.dcnv3.triton_kernels.forward import forward_kernel
 from internimage.ops.dcnv3.triton_kernels.gather import gather_kernel
+from internimage.ops.registration import is_traced
 
 KERNELS = (forward_kernel, backward_kernel, gather_kernel)
 # As triton_kernels/sampling.py numbers them.
@@ -31,8 +31,6 @@ _INT32 = 2**31
 _IMAGES = 65535
 # Wide enough for windows to overlap, narrow enough for the rows above to stay in the first cache.
 _STRIPS = (8, 7, 6, 5, 4)
-# Of torch.library.wrap_triton: a kernel in, something that a graph can hold out.
-Wrap = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class Problem:
     Args:
         value, offset, mask: (N, H, W, G, D), (N, Ho, Wo, G, K, 2), (N, Ho, Wo, G, K); value is contiguous.
         offset_stride, mask_stride: elements from one output position to the next.
-        wrap: ``torch.library.wrap_triton`` while a graph is traced.
     """
 
     value: Tensor
@@ -52,16 +49,9 @@ class Problem:
     mask_stride: int
     geometry: DCNv3Geometry
     normalize: Normalize
-    wrap: Wrap | None = None
 
     @classmethod
-    def of(
-        cls,
-        tensors: tuple[Tensor, Tensor, Tensor],
-        geometry: DCNv3Geometry,
-        normalize: Normalize,
-        wrap: Wrap | None = None,
-    ) -> Problem:
+    def of(cls, tensors: tuple[Tensor, Tensor, Tensor], geometry: DCNv3Geometry, normalize: Normalize) -> Problem:
         """value, offset and mask as they come."""
         offset, offset_stride = _in_rows(tensors[1])
         # A kernel reads (x, y) in one load.
@@ -69,7 +59,7 @@ class Problem:
             offset = offset.clone(memory_format=torch.contiguous_format)
             offset_stride = offset.shape[3] * offset.shape[4] * 2
         mask, mask_stride = _in_rows(tensors[2])
-        return cls(tensors[0].contiguous(), offset, mask, offset_stride, mask_stride, geometry, normalize, wrap)
+        return cls(tensors[0].contiguous(), offset, mask, offset_stride, mask_stride, geometry, normalize)
 
     def shape_class(self, kind: str) -> triton_tuning.ShapeClass:
         """What the configuration of a kind of kernel depends on."""
@@ -147,7 +137,7 @@ def backward(problem: Problem, grad_NHWGD: Tensor) -> tuple[Tensor, Tensor, Tens
     else:
         grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
     tensors = (grad, value, offset, mask, grad_value, grad_offset, grad_mask)
-    _launch(backward_kernel, "backward", problem, tensors, CHUNK=3, SCATTER=not gathers)
+    _launch(backward_kernel, "backward", problem, tensors, SCATTER=not gathers)
     return grad_value.to(value.dtype), grad_offset, grad_mask
 
 
@@ -159,8 +149,7 @@ def _launch(kernel: Any, kind: str, problem: Problem, tensors: tuple[Tensor, ...
     def grid(chosen: dict[str, Any]) -> tuple[Any, Any]:
         return triton.cdiv(rows * strip * problem.groups, chosen["ROWS"]), triton.cdiv(columns, strip)
 
-    unroll = problem.points <= triton_tuning.UNROLLED_POINTS
-    _run(configured, grid, problem, tensors, STRIP=strip, UNROLL=unroll, **constants, **config)
+    _run(configured, grid, problem, tensors, STRIP=strip, **constants, **config)
 
 
 def _launch_gather(problem: Problem, tensors: tuple[Tensor, ...]) -> None:
@@ -173,8 +162,7 @@ def _launch_gather(problem: Problem, tensors: tuple[Tensor, ...]) -> None:
         tiles = triton.cdiv(height, tile) * triton.cdiv(width, tile)
         return tiles * problem.groups, triton.cdiv(problem.depth, channels)
 
-    kernel = gather_kernel if problem.wrap is None else problem.wrap(gather_kernel)
-    _run(kernel, grid, problem, tensors, **constants)
+    _run(gather_kernel, grid, problem, tensors, **constants)
 
 
 def gather_constants(problem: Problem) -> dict[str, int]:
@@ -192,32 +180,41 @@ def _run(kernel: Any, grid: Any, problem: Problem, tensors: tuple[Tensor, ...], 
             images = slice(start, start + _IMAGES)
             _run(kernel, grid, problem.part(images), tuple(tensor[images] for tensor in tensors), **constants)
         return
-    sizes = (*problem.value.shape[1:3], *problem.mask.shape[1:3], problem.offset_stride, problem.mask_stride)
+    sizes = (
+        *problem.value.shape[1:3],
+        *problem.mask.shape[1:3],
+        problem.offset_stride,
+        problem.mask_stride,
+        problem.points,
+    )
     arguments = (*tensors, *sizes, *problem.window)
-    on_device = problem.wrap is None and problem.value.is_cuda
-    with torch.cuda.device(problem.value.device) if on_device else nullcontext():
-        kernel[lambda chosen: (*grid(chosen), batch)](*arguments, **problem.constants, **constants)
+
+    def whole_grid(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
+        return (*grid(chosen), batch)
+
+    traced = is_traced(problem.value)
+    launch = torch.library.wrap_triton(kernel) if traced else kernel
+    with torch.cuda.device(problem.value.device) if problem.value.is_cuda and not traced else nullcontext():
+        launch[whole_grid](*arguments, **problem.constants, **constants)
 
 
 def _configure(kernel: Any, shape: triton_tuning.ShapeClass, problem: Problem) -> tuple[Any, dict[str, int]]:
     """The kernel, with a tuner around it where nothing is known about this class of shapes; and what is chosen."""
-    on_gpu, wrap = problem.value.is_cuda, problem.wrap
+    on_gpu = problem.value.is_cuda
     architecture = gpu.architecture(problem.value.device) if on_gpu else "interpreter"
     config = triton_tuning.choose(shape, architecture)
     # A tuner launches and waits, which a graph under capture can't; and what it finds may change from run to run.
-    capturing = on_gpu and wrap is None and torch.cuda.is_current_stream_capturing()
+    capturing = on_gpu and not is_traced(problem.value) and torch.cuda.is_current_stream_capturing()
     if config is None and (not on_gpu or capturing or torch.are_deterministic_algorithms_enabled()):
         config = triton_tuning.default(shape, architecture)
     if config is None:
-        kernel, chosen = triton_tuning.autotuned(kernel, shape, architecture), {}
-    else:
-        chosen = shape.constants(config, triton_tuning.warp_size(architecture)) | {"num_warps": config.num_warps}
-    return (kernel if wrap is None else wrap(kernel)), chosen
+        return triton_tuning.autotuned(kernel, shape, architecture), {}
+    return kernel, shape.constants(config, triton_tuning.warp_size(architecture)) | {"num_warps": config.num_warps}
 
 
-def _strip(out_width: int) -> int:
+def _strip(out_width: int | torch.SymInt) -> int:
     """Columns of a strip: those that leave the fewest programs without work."""
-    if not isinstance(out_width, int):
+    if isinstance(out_width, torch.SymInt):
         return _STRIPS[0]  # a size that a traced graph leaves open
     if out_width <= _STRIPS[0]:
         return out_width

@@ -1,4 +1,4 @@
-"""How many outputs a program of a Triton kernel computes, and on how many warps: a table, and an autotuner behind it."""
+"""How many outputs a Triton program computes, and on how many warps: a table, and an autotuner behind it."""
 
 # Triton has no types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,19 +17,24 @@ import triton
 
 # Always time the candidates, whatever the table says.
 TUNE_VARIABLE = "INTERNIMAGE_TUNE"
-# Up to here the loops over points are unrolled: a 3x3 kernel, and a 4x4.
-UNROLLED_POINTS = 16
 _VECTOR_BYTES = 16
 # Channels that a thread holds, and the pieces they come in: more would spill.
-_CHANNELS, _PARTS = 16, 8
+_CHANNELS, _PARTS = 32, 8
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a launch may choose: how many threads share a row (a group at an output position), and a program's warps."""
+    """What a launch may choose.
+
+    Args:
+        threads_per_row: how many threads share a row, which is a group at an output position; a power of two.
+        num_warps: of a program.
+        chunk: sampling points at once; more hide latency, take registers and keep the compiler busy.
+    """
 
     threads_per_row: int
     num_warps: int
+    chunk: int
 
 
 @dataclass(frozen=True)
@@ -65,18 +70,22 @@ class ShapeClass:
         """The kernels' arguments that follow: rows of a program, and the parts in which a thread takes its channels."""
         width = self.vector * config.threads_per_row
         rows = config.num_warps * warp_size // config.threads_per_row
-        return {"ROWS": max(1, rows), "WIDTH": width, "PARTS": -(-self.depth // width)}
+        parts, chunk = -(-self.depth // width), min(config.chunk, self.points)
+        return {"ROWS": max(1, rows), "WIDTH": width, "PARTS": parts, "CHUNK": chunk}
 
 
-# (architecture, kind, bytes of an element, channels of a group) of a 3x3 kernel's eight or nine points -> (threads per
-# row, warps). `benchmarks/gpu.py --suite tune` prints rows. Those here follow from instructions, registers and
-# occupancy of the compiled kernels (tests/ops/test_dcnv3_aot.py has the budget); no GPU has timed them yet.
-_TABLE: dict[tuple[str, str, int, int], tuple[int, int]] = {
-    (architecture, kind, itemsize, depth): (max(1, depth // _CHANNELS), 4)
-    for architecture in ("sm_80", "sm_90", "sm_100", "gfx942")
-    for kind in ("forward", "backward")
-    for itemsize in (2, 4)
-    for depth in (16, 32)
+def _rows(config: Config) -> dict[tuple[int, int], Config]:
+    return {(itemsize, depth): config for itemsize in (2, 4) for depth in (16, 32)}
+
+
+# Of 3x3 kernels, eight or nine points: architecture -> kind -> (bytes of an element, channels of a group) -> Config.
+# `benchmarks/gpu.py --suite tune` prints rows. Those here follow from instructions, registers and occupancy of the
+# compiled kernels (tests/ops/test_dcnv3_aot.py has the budget); no GPU has timed them yet.
+_TABLE: dict[str, dict[str, dict[tuple[int, int], Config]]] = {
+    "sm_80": {"forward": _rows(Config(1, 4, 9)), "backward": _rows(Config(1, 4, 1))},
+    "sm_90": {"forward": _rows(Config(1, 4, 9)), "backward": _rows(Config(1, 4, 3))},
+    "sm_100": {"forward": _rows(Config(1, 4, 9)), "backward": _rows(Config(1, 4, 3))},
+    "gfx942": {"forward": _rows(Config(1, 4, 1)), "backward": _rows(Config(1, 4, 1))},
 }
 
 
@@ -87,29 +96,31 @@ def warp_size(architecture: str) -> int:
 
 def default(shape: ShapeClass, architecture: str) -> Config:
     """The table's configuration, or a plain one where nothing was tuned."""
-    known = _TABLE.get((architecture, shape.kind, shape.itemsize, shape.depth))
-    return Config(*known) if known else Config(shape.fewest_threads_per_row, 4)
+    return _find(shape, architecture) or Config(shape.fewest_threads_per_row, 4, 3)
 
 
 def candidates(shape: ShapeClass) -> list[Config]:
     """What is worth timing."""
     fewest = shape.fewest_threads_per_row
-    shares = [
-        share for share in (fewest, 2 * fewest, 4 * fewest) if share == fewest or share * shape.vector <= shape.depth
-    ]
-    return [Config(share, warps) for share in shares for warps in (1, 2, 4, 8)]
+    shares = [share for share in (fewest, 2 * fewest) if share == fewest or share * shape.vector <= shape.depth]
+    chunks = (3, 9) if shape.kind == "forward" else (1, 3)
+    return [Config(share, warps, chunk) for share in shares for warps in (2, 4, 8) for chunk in chunks]
 
 
 def choose(shape: ShapeClass, architecture: str) -> Config | None:
     """The configuration to launch; None if only timing can tell."""
     if shape.kind in _forced:
         return _forced[shape.kind]
-    known = (architecture, shape.kind, shape.itemsize, shape.depth) in _TABLE and shape.points in (8, 9)
-    return default(shape, architecture) if known and not os.environ.get(TUNE_VARIABLE) else None
+    return None if os.environ.get(TUNE_VARIABLE) else _find(shape, architecture)
+
+
+def _find(shape: ShapeClass, architecture: str) -> Config | None:
+    rows = _TABLE.get(architecture, {}).get(shape.kind, {})
+    return rows.get((shape.itemsize, shape.depth)) if shape.points in (8, 9) else None
 
 
 @contextmanager
-def use_config(kind: str, config: Config) -> Iterator[None]:
+def use_config(kind: str, config: Config) -> Generator[None]:
     """Launch every kernel of this kind so: for timing one configuration after the other."""
     before = _forced.get(kind)
     _forced[kind] = config

@@ -5,9 +5,6 @@ offset and mask follow from them. The gradient of the value goes to the same pix
 Shape legend of comments: R rows (a group at an output position each) of a program, D channels of a group, K points.
 """
 
-# Triton's language has no types.
-# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
-
 from __future__ import annotations
 
 import triton
@@ -15,7 +12,7 @@ from triton import language as tl
 
 from internimage.ops.dcnv3.triton_kernels.forward import aggregate
 from internimage.ops.dcnv3.triton_kernels.sampling import (
-    NONE,
+    FEW_POINTS,
     SIGMOID,
     SOFTMAX,
     add_rows,
@@ -127,6 +124,7 @@ def visit_points(
     window,
     value,
     wanted,
+    points,
     KERNEL_H: tl.constexpr,
     CENTER: tl.constexpr,
     POINTS: tl.constexpr,
@@ -135,7 +133,6 @@ def visit_points(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
-    UNROLL: tl.constexpr,
     CHUNK: tl.constexpr,
     SCATTER: tl.constexpr,
 ):
@@ -144,17 +141,14 @@ def visit_points(
     total = tl.zeros((ROWS,), tl.float32)
     highest, scale = total, total + 1.0
     if NORMALIZE == SOFTMAX:
-        highest = find_highest(mask_ptr, wanted, POINTS, UNROLL)
-        scale = 1.0 / sum_modulations(mask_ptr, highest, wanted, POINTS, NORMALIZE, UNROLL)
-    if UNROLL:
+        highest = find_highest(mask_ptr, wanted, POINTS)
+        scale = 1.0 / sum_modulations(mask_ptr, highest, wanted, POINTS, NORMALIZE)
+    if POINTS <= FEW_POINTS:
         grads_mask = (total,) * POINTS
-        # A few points at once hide latency; all nine would take the compiler a quarter of a minute.
-        for first in range(0, POINTS, CHUNK):
+        for first in range(0, points, CHUNK):
             for step in tl.static_range(CHUNK):
                 k = first + step
-                there = wanted
-                if POINTS % CHUNK > 0:
-                    there = wanted & (k < POINTS)
+                there = wanted & (k < POINTS)
                 modulation = scale * load_modulation(mask_ptr, k, highest, there, NORMALIZE)
                 grad = visit_point(
                     grads, modulation, k, pointers, grad_pointers, window, value, there, KERNEL_H, CENTER, DEPTH, PARTS,
@@ -169,11 +163,24 @@ def visit_points(
         if NORMALIZE == SOFTMAX:
             # Too many points for registers: the sum over k of modulation times gradient is <gradient, output>.
             sums, factor = aggregate(
-                pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH, PARTS, WIDTH, ROWS, UNROLL
+                pointers,
+                window,
+                value,
+                wanted,
+                points,
+                KERNEL_H,
+                CENTER,
+                POINTS,
+                NORMALIZE,
+                DEPTH,
+                PARTS,
+                WIDTH,
+                ROWS,
+                CHUNK,
             )
             for part in tl.static_range(PARTS):
                 total += factor * tl.sum(grads[part] * sums[part], axis=1)
-        for k in range(POINTS):
+        for k in range(points):
             modulation = scale * load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
             grad = visit_point(
                 grads, modulation, k, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, DEPTH, PARTS,
@@ -197,6 +204,7 @@ def backward_kernel(
     out_width,
     offset_stride,
     mask_stride,
+    points,
     stride_y,
     stride_x,
     start_y,
@@ -213,7 +221,6 @@ def backward_kernel(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
     WIDE: tl.constexpr,
-    UNROLL: tl.constexpr,
     STRIP: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -247,6 +254,6 @@ def backward_kernel(
     for part in tl.static_range(PARTS):
         grads = grads + (load_rows(grad_ptr + row * DEPTH, wanted, part, DEPTH, WIDTH),)
     visit_points(
-        grads, pointers, grad_pointers, window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH, PARTS,
-        WIDTH, ROWS, UNROLL, CHUNK, SCATTER,
+        grads, pointers, grad_pointers, window, value, wanted, points, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH,
+        PARTS, WIDTH, ROWS, CHUNK, SCATTER,
     )  # fmt: skip

@@ -3,9 +3,6 @@
 Shape legend of comments: R rows (a group at an output position each) of a program, D channels of a group, K points.
 """
 
-# Triton's language has no types.
-# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
-
 from __future__ import annotations
 
 import triton
@@ -29,7 +26,6 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
 @triton.jit
 def add_point(
     sums,
-    total,
     k,
     pointers,
     window,
@@ -43,7 +39,7 @@ def add_point(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Add m_k * x(p0 + p_k + dp_k) to R sums, and m_k to their totals."""
+    """Add m_k * x(p0 + p_k + dp_k) to R sums; returns them and m_k."""
     value_ptr, offset_ptr, mask_ptr = pointers
     modulation = load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
     pair = tl.load(as_pairs(offset_ptr) + k, mask=wanted, other=0)
@@ -63,7 +59,7 @@ def add_point(
         part_sum += w_ll[:, None] * load_rows(ll, has_ll, part, DEPTH, WIDTH)
         part_sum += w_lr[:, None] * load_rows(ll + pixel, has_lr, part, DEPTH, WIDTH)
         added = added + (part_sum,)
-    return added, total + modulation
+    return added, modulation
 
 
 @triton.jit
@@ -72,6 +68,7 @@ def aggregate(
     window,
     value,
     wanted,
+    points,
     KERNEL_H: tl.constexpr,
     CENTER: tl.constexpr,
     POINTS: tl.constexpr,
@@ -80,29 +77,33 @@ def aggregate(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
-    UNROLL: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """Sums of R outputs, PARTS of (R, WIDTH) in float32, and the factors (R) that they still need.
 
-    pointers are to value, and to each row's offsets and mask.
+    pointers are to value, and to each row's offsets and mask. points is POINTS again, hidden from compilers: a loop with
+    a known end they may unroll.
     """
     total = tl.zeros((ROWS,), tl.float32)
     highest = total
     if NORMALIZE == SOFTMAX:
-        highest = find_highest(pointers[2], wanted, POINTS, UNROLL)
+        highest = find_highest(pointers[2], wanted, POINTS)
     sums = (tl.zeros((ROWS, WIDTH), tl.float32),) * PARTS
-    if UNROLL:
+    if CHUNK == POINTS:
         for k in tl.static_range(POINTS):
-            sums, total = add_point(
-                sums, total, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS,
-                WIDTH,
-            )  # fmt: skip
+            sums, modulation = add_point(
+                sums, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS, WIDTH
+            )
+            total += modulation
     else:
-        for k in range(POINTS):
-            sums, total = add_point(
-                sums, total, k, pointers, window, value, highest, wanted, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS,
-                WIDTH,
-            )  # fmt: skip
+        for first in range(0, points, CHUNK):
+            for step in tl.static_range(CHUNK):
+                k = first + step
+                there = wanted & (k < POINTS)
+                sums, modulation = add_point(
+                    sums, k, pointers, window, value, highest, there, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS, WIDTH
+                )
+                total += tl.where(k < POINTS, modulation, 0.0)
     factor = total * 0.0 + 1.0
     if NORMALIZE == SOFTMAX:
         factor = 1.0 / total
@@ -121,6 +122,7 @@ def forward_kernel(
     out_width,
     offset_stride,
     mask_stride,
+    points,
     stride_y,
     stride_x,
     start_y,
@@ -137,9 +139,9 @@ def forward_kernel(
     PARTS: tl.constexpr,
     WIDTH: tl.constexpr,
     WIDE: tl.constexpr,
-    UNROLL: tl.constexpr,
     STRIP: tl.constexpr,
     ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """Grid: blocks of a strip, strips, images. Strides of offset and mask are from one position to the next."""
     out_x, out_y, group, wanted = find_rows(out_height, out_width, GROUPS, WIDE, ROWS, STRIP)
@@ -154,8 +156,8 @@ def forward_kernel(
     window = (out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale)
     value = (height, width, GROUPS * DEPTH, group * DEPTH)
     sums, factor = aggregate(
-        (value_ptr, row_offset_ptr, row_mask_ptr), window, value, wanted, KERNEL_H, CENTER, POINTS, NORMALIZE, DEPTH,
-        PARTS, WIDTH, ROWS, UNROLL,
+        (value_ptr, row_offset_ptr, row_mask_ptr), window, value, wanted, points, KERNEL_H, CENTER, POINTS, NORMALIZE,
+        DEPTH, PARTS, WIDTH, ROWS, CHUNK,
     )  # fmt: skip
     row = position * GROUPS + group
     for part in tl.static_range(PARTS):

@@ -5,9 +5,6 @@ Slower than the atomic additions of backward.py: all offsets are read once per t
 Shape legend of comments: T pixels of a tile, P output positions of a block, C channels of a part of a group.
 """
 
-# Triton's language has no types.
-# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
-
 from __future__ import annotations
 
 import triton
@@ -89,8 +86,8 @@ def weigh_tile(
     highest = tl.zeros((BLOCK,), tl.float32)
     scale = highest + 1.0
     if NORMALIZE == SOFTMAX:
-        highest = find_highest(mask_ptr, wanted, POINTS, False)
-        scale = 1.0 / sum_modulations(mask_ptr, highest, wanted, POINTS, NORMALIZE, False)
+        highest = find_highest(mask_ptr, wanted, POINTS)
+        scale = 1.0 / sum_modulations(mask_ptr, highest, wanted, POINTS, NORMALIZE)
     weights = tl.zeros((TILE * TILE, BLOCK), tl.float32)
     for k in range(POINTS):
         x, y = find_point(k, offset_ptr, window, wanted, height, width, KERNEL_H, CENTER)
@@ -114,6 +111,7 @@ def gather_kernel(
     out_width,
     offset_stride,
     mask_stride,
+    points,
     stride_y,
     stride_x,
     start_y,

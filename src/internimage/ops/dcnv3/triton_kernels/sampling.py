@@ -1,13 +1,10 @@
 """What DCNv3's Triton kernels share: which outputs a program computes, where their points lie, what lies there.
 
-A *row* is one group at one output position. Rows of a program are neighbours: positions run through a strip of ``STRIP``
+A *row* is a group at an output position. Rows of a program are neighbours: positions run through a strip of ``STRIP``
 columns from top to bottom, so that their windows overlap, and groups run fastest, so that offsets are read in order.
 Shape legend of comments: R rows of a program, D channels of a group, K sampling points. The channels come in PARTS of
 WIDTH, a power of two, so that a thread may hold more than one vector of a row, and no two threads find the same point.
 """
-
-# Triton's language has no types.
-# pyright: basic, reportUnknownParameterType=false, reportMissingParameterType=false
 
 from __future__ import annotations
 
@@ -16,6 +13,8 @@ from triton import language as tl
 
 # Of `NORMALIZE`.
 SOFTMAX, SIGMOID, NONE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# Up to so many points one number per point may stay in registers, and loops over logits are unrolled.
+FEW_POINTS = tl.constexpr(16)
 
 
 @triton.jit
@@ -35,9 +34,10 @@ def find_rows(out_height, out_width, groups, WIDE: tl.constexpr, ROWS: tl.conste
 def as_pairs(offset_ptr):
     """A pointer to (x, y), which are neighbours in memory: one load or store for both."""
     if offset_ptr.dtype.element_ty == tl.float32:
-        return offset_ptr.to(tl.pointer_type(tl.int64))
+        pairs_ptr = offset_ptr.to(tl.pointer_type(tl.int64))
     else:
-        return offset_ptr.to(tl.pointer_type(tl.int32))
+        pairs_ptr = offset_ptr.to(tl.pointer_type(tl.int32))
+    return pairs_ptr
 
 
 @triton.jit
@@ -61,10 +61,11 @@ def join_pair(x, y, dtype: tl.constexpr):
     """The opposite of `split_pair`."""
     if dtype == tl.float32:
         low = x.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
-        return (y.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
+        pair = (y.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
     else:
         low = x.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
-        return (y.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) << 16) | low
+        pair = (y.to(dtype).to(tl.int16, bitcast=True).to(tl.int32) << 16) | low
+    return pair
 
 
 @triton.jit
@@ -87,7 +88,7 @@ def find_corners(x, y, wanted, value):
 
     value is height and width of the map, elements from one pixel to the next, and where each row's channels begin in
     a pixel. Returns where the upper left pixel's channels begin, the way down and right from there in [0, 1), and which
-    corners lie on the map: upper left, upper right, lower left, lower right; none of a position that counts for nothing.
+    corners lie on the map: upper left and right, lower left and right; none of a position that counts for nothing.
     """
     height, width, pixel, channel = value
     # Less than a pixel off the map at most; false for NaN, as every comparison with it.
@@ -143,10 +144,10 @@ def weigh_corners(down, right, modulation):
 
 
 @triton.jit
-def find_highest(mask_ptr, wanted, POINTS: tl.constexpr, UNROLL: tl.constexpr):
+def find_highest(mask_ptr, wanted, POINTS: tl.constexpr):
     """The highest of each output's K logits."""
     highest = tl.load(mask_ptr, mask=wanted, other=0.0).to(tl.float32)
-    if UNROLL:
+    if POINTS <= FEW_POINTS:
         for k in tl.static_range(1, POINTS):
             highest = tl.maximum(highest, tl.load(mask_ptr + k, mask=wanted, other=0.0).to(tl.float32))
     else:
@@ -167,10 +168,10 @@ def load_modulation(mask_ptr, k, highest, wanted, NORMALIZE: tl.constexpr):
 
 
 @triton.jit
-def sum_modulations(mask_ptr, highest, wanted, POINTS: tl.constexpr, NORMALIZE: tl.constexpr, UNROLL: tl.constexpr):
+def sum_modulations(mask_ptr, highest, wanted, POINTS: tl.constexpr, NORMALIZE: tl.constexpr):
     """The sum of each output's K modulation scalars; for a softmax its denominator."""
     total = load_modulation(mask_ptr, 0, highest, wanted, NORMALIZE)
-    if UNROLL:
+    if POINTS <= FEW_POINTS:
         for k in tl.static_range(1, POINTS):
             total += load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
     else:

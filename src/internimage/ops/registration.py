@@ -1,0 +1,81 @@
+"""What our operators ask of PyTorch that has no public name: autocast's dtype, and kernels that compilers can see."""
+
+# None of this has types.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._functorch import config as functorch_config
+from torch._library.triton import triton_ops_to_kernels
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
+
+# Asked once: torch.compile can't trace the question before PyTorch 2.12.
+_AUTOCAST_DEVICES = frozenset(
+    device for device in ("cpu", "cuda", "xpu", "mps", "hpu") if torch.amp.is_autocast_available(device)
+)
+
+
+def has_autocast(tensor: Tensor) -> bool:
+    """Whether there is an autocast for the tensor's device, on or off."""
+    return tensor.device.type in _AUTOCAST_DEVICES
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """What autocast casts this tensor to; None where autocast is off, and for float64, which PyTorch's rules leave.
+
+    torch.library.register_autocast fixes one dtype per device; users choose float16 or bfloat16 per region.
+    """
+    device = tensor.device.type
+    if not has_autocast(tensor) or not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a graph is written down and nothing computed; a launch then belongs in `torch.library.wrap_triton`."""
+    return isinstance(tensor, FakeTensor | FunctionalTensor)
+
+
+def show_kernels(
+    name: str,
+    launch: Callable[..., Any],
+    takes: Callable[[tuple[Any, ...]], bool],
+    kernels: Callable[[], Iterable[Any]],
+) -> None:
+    """Let compilers see an operator's Triton kernels: in graphs traced for a GPU they take the operator's place.
+
+    torch.library.triton_op does the same, but on every device, and imports Triton at once.
+
+    Args:
+        name: of the operator, ``"internimage::dcnv3"``.
+        launch: what stands in its place; takes the operator's arguments.
+        takes: whether the kernels can take these arguments of the operator.
+        kernels: gives the ``@triton.jit`` functions inside.
+    """
+
+    def trace(mode: Any, op: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        # Exported programs keep the operator: they may run elsewhere.
+        if not cast(Any, functorch_config).decompose_custom_triton_ops or not takes(args):
+            return mode.__torch_dispatch__(op, types, args, kwargs)
+        if not all(issubclass(kind, FakeTensor) or kind in (Tensor, FunctionalTensor) for kind in types):
+            return NotImplemented
+        with mode:
+            return launch(*args, **kwargs)
+
+    cast(Any, torch.library).register_torch_dispatch(name, FunctionalTensorMode, trace)
+    # Part of the key under which compiled graphs are kept on disk: other kernels, another graph.
+    cast(Any, triton_ops_to_kernels)[name] = _Lazy(kernels)
+
+
+class _Lazy:
+    def __init__(self, kernels: Callable[[], Iterable[Any]]) -> None:
+        self.kernels = kernels
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.kernels())
