@@ -42,6 +42,23 @@ def poisoned_memory() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = before
 
 
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors find an H100 to trace for: what Triton and PyTorch would say of one."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+
+    from internimage.ops import dispatch
+
+    class Driver:
+        def get_current_target(self) -> GPUTarget:
+            return GPUTarget("cuda", 90, 32)
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
+    monkeypatch.setattr(dispatch, "architecture", lambda _: "sm_90")
+    monkeypatch.setattr(dispatch, "why_no_triton", lambda device: None if device.type == "cuda" else "no GPU")
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Outputs of the official code; tests that need them skip where the folder is missing."""

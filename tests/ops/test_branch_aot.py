@@ -66,7 +66,7 @@ def measure(target: str, channels: int, taps: int, width: int, number: str, **ch
 
 
 @pytest.mark.parametrize("width", WIDTHS, ids=lambda width: f"{width[0]}x{width[1]}")
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", BUDGET)
 def test_production_widths(target: str, width: tuple[int, int, int]) -> None:
     found = measure(target, *width, "bf16")
     assert max(each.spills for each in found) <= SPILLS, found

@@ -15,27 +15,13 @@ from torch._functorch.aot_autograd import aot_function
 from torch._library.triton import get_triton_kernels_for_op
 from torch._subclasses import FakeTensorMode
 
-from internimage.ops.dcnv3 import DCNv3Geometry, explain_dcnv3, gpu, triton_launch, triton_tuning
+from internimage.ops import dispatch
+from internimage.ops.dcnv3 import DCNv3Geometry, explain_dcnv3, triton_launch, triton_tuning
 from internimage.ops.dcnv3.triton_tuning import Config, ShapeClass
 
 FORWARD, BACKWARD = torch.ops.internimage.dcnv3.default, torch.ops.internimage.dcnv3_backward.default
 SETTINGS = ([3, 3], [1, 1], [1, 1], [1, 1], 1.0, False, "softmax")
 GPU = torch.device("cuda:1")
-
-
-@pytest.fixture
-def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU to trace for: what Triton and PyTorch would say of an H100."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-
-    class Driver:
-        def get_current_target(self) -> GPUTarget:
-            return GPUTarget("cuda", 90, 32)
-
-    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
-    monkeypatch.setattr(gpu, "architecture", lambda _: "sm_90")
-    monkeypatch.setattr(gpu, "_why_not_on", lambda _: None)
 
 
 def tensors(dtype: torch.dtype = torch.bfloat16, depth: int = 16, kernel: int = 3) -> list[torch.Tensor]:
@@ -135,24 +121,27 @@ def test_explain_says_what_runs_on_a_gpu() -> None:
     assert "triton     runs: Triton kernels" in half
     assert "triton     can't run: the Triton kernels compute in float32" in double
     assert "reference  runs: plain PyTorch" in double
+
+
+def test_explain_says_why_not_on_a_cpu() -> None:
     assert "triton     can't run: the tensors are on cpu" in explain_dcnv3(torch.zeros(1, 4, 4, 2, 3))
 
 
 def test_reasons_without_a_suitable_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeTensorMode():
         value = tensors()[0]
-    ask = gpu._why_not_on.__wrapped__
+    ask = dispatch.why_no_triton.__wrapped__
     if not torch.cuda.is_available():
         assert ask(GPU) == "PyTorch finds no GPU"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
     assert ask(GPU) == "Triton needs compute capability 7.0, this GPU has 6.1"
-    assert gpu.architecture(GPU) == "sm_61"
+    assert dispatch.architecture(GPU) == "sm_61"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     assert ask(GPU) is None
-    monkeypatch.setattr(gpu, "find_spec", lambda _: None)
+    monkeypatch.setattr(dispatch, "find_spec", lambda _: None)
     assert ask(GPU) == "Triton is missing: pip install triton"
-    monkeypatch.setattr(gpu, "_why_not_on", ask)
+    monkeypatch.setattr(dispatch, "why_no_triton", ask)
     assert "can't run: Triton is missing" in explain_dcnv3(value)
 
 

@@ -15,15 +15,13 @@ On a GPU they are Triton kernels, which ``torch.compile`` sees; elsewhere, and i
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
+from internimage.ops import dispatch
 from internimage.ops.branch.reference import Activation, branch_reference, branch_reference_backward
-from internimage.ops.registration import autocast_dtype, show_kernels
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ACTIVATIONS = get_args(Activation)
@@ -107,7 +105,7 @@ def depthwise_branch(
     >>> depthwise_branch(x, torch.ones(8, 1, 3, 3), None, ones, ones, 1e-6).shape
     torch.Size([1, 5, 4, 8])
     """
-    out_dtype = autocast_dtype(x_NHWC)
+    out_dtype = dispatch.autocast_dtype(x_NHWC)
     op = cast(Any, torch.ops.internimage.branch.default)
     tensors = x_NHWC, weight, bias, norm_weight, norm_bias
     graded = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
@@ -122,18 +120,11 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
     """The reason why the Triton kernels can't take these tensors, or None if they can.
 
     >>> why_not(torch.zeros(1, 5, 4, 8), torch.zeros(8, 1, 3, 3))
-    'the tensors are on cpu, not on a GPU'
+    'the tensors are on cpu'
     """
-    if x.device.type != "cuda":
-        return f"the tensors are on {x.device.type}, not on a GPU"
-    if x.dtype not in _KERNEL_DTYPES or weight.dtype not in _KERNEL_DTYPES:
+    if x.is_cuda and (x.dtype not in _KERNEL_DTYPES or weight.dtype not in _KERNEL_DTYPES):
         return f"the kernels are for float32, bfloat16 and float16, not {x.dtype} with {weight.dtype}"
-    return None if _has_triton() else "Triton is not installed"
-
-
-@lru_cache(maxsize=1)
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    return dispatch.why_no_triton(x.device)
 
 
 def _check(
@@ -194,8 +185,10 @@ def _kernels() -> tuple[Any, ...]:
 branch.register_fake(_fake_branch)
 branch_backward.register_fake(_fake_backward)
 branch.register_autograd(_autograd, setup_context=_setup_context)
-show_kernels("internimage::branch", cast(Any, branch)._init_fn, lambda args: why_not(*args[:2]) is None, _kernels)
-show_kernels(
+dispatch.show_kernels(
+    "internimage::branch", cast(Any, branch)._init_fn, lambda args: why_not(*args[:2]) is None, _kernels
+)
+dispatch.show_kernels(
     "internimage::branch_backward",
     cast(Any, branch_backward)._init_fn,
     lambda args: why_not(*args[1:3]) is None,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from internimage.ops.registration import has_autocast
+from internimage.ops.dispatch import has_autocast
 
 Activation = Literal["gelu", "relu", "silu"]
 _ATEN = cast(Any, torch.ops.aten)

@@ -17,7 +17,7 @@ import triton
 from torch import Tensor
 
 from internimage.ops.branch import triton_kernels as kernels
-from internimage.ops.registration import is_traced
+from internimage.ops.dispatch import is_traced
 
 KERNELS = (kernels.forward_kernel, kernels.backward_norm_kernel, kernels.backward_conv_kernel)
 ACTIVATIONS = {"gelu": kernels.GELU.value, "relu": kernels.RELU.value, "silu": kernels.SILU.value}

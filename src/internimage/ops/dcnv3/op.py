@@ -22,7 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 from internimage.ops.dcnv3 import backends, cpu, gpu
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize, dcnv3_reference, dcnv3_reference_backward
-from internimage.ops.registration import autocast_dtype, show_kernels
+from internimage.ops.dispatch import autocast_dtype, show_kernels
 
 _SETTINGS = (
     "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, "

@@ -15,13 +15,13 @@ import torch
 import triton
 from torch import Tensor
 
-from internimage.ops.dcnv3 import gpu, triton_tuning
+from internimage.ops import dispatch
+from internimage.ops.dcnv3 import triton_tuning
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize
 from internimage.ops.dcnv3.triton_kernels.backward import backward_kernel
 from internimage.ops.dcnv3.triton_kernels.forward import forward_kernel
 from internimage.ops.dcnv3.triton_kernels.gather import gather_kernel
-from internimage.ops.registration import is_traced
 
 KERNELS = (forward_kernel, backward_kernel, gather_kernel)
 # As triton_kernels/sampling.py numbers them.
@@ -192,7 +192,7 @@ def _run(kernel: Any, grid: Any, problem: Problem, tensors: tuple[Tensor, ...], 
     def whole_grid(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
         return (*grid(chosen), batch)
 
-    traced = is_traced(problem.value)
+    traced = dispatch.is_traced(problem.value)
     launch = torch.library.wrap_triton(kernel) if traced else kernel
     with torch.cuda.device(problem.value.device) if problem.value.is_cuda and not traced else nullcontext():
         launch[whole_grid](*arguments, **problem.constants, **constants)
@@ -201,10 +201,10 @@ def _run(kernel: Any, grid: Any, problem: Problem, tensors: tuple[Tensor, ...], 
 def _configure(kernel: Any, shape: triton_tuning.ShapeClass, problem: Problem) -> tuple[Any, dict[str, int]]:
     """The kernel, with a tuner around it where nothing is known about this class of shapes; and what is chosen."""
     on_gpu = problem.value.is_cuda
-    architecture = gpu.architecture(problem.value.device) if on_gpu else "interpreter"
+    architecture = dispatch.architecture(problem.value.device) if on_gpu else "interpreter"
     config = triton_tuning.choose(shape, architecture)
     # A tuner launches and waits, which a graph under capture can't; and what it finds may change from run to run.
-    capturing = on_gpu and not is_traced(problem.value) and torch.cuda.is_current_stream_capturing()
+    capturing = on_gpu and not dispatch.is_traced(problem.value) and torch.cuda.is_current_stream_capturing()
     if config is None and (not on_gpu or capturing or torch.are_deterministic_algorithms_enabled()):
         config = triton_tuning.default(shape, architecture)
     if config is None:

@@ -81,8 +81,8 @@ def aggregate(
 ):
     """Sums of R outputs, PARTS of (R, WIDTH) in float32, and the factors (R) that they still need.
 
-    pointers are to value, and to each row's offsets and mask. points is POINTS again, hidden from compilers: a loop with
-    a known end they may unroll.
+    pointers are to value, and to each row's offsets and mask. points is POINTS again, hidden from compilers:
+    they unroll a loop whose end they know.
     """
     total = tl.zeros((ROWS,), tl.float32)
     highest = total

@@ -1,4 +1,4 @@
-"""What our operators ask of PyTorch that has no public name: autocast's dtype, and kernels that compilers can see."""
+"""How operators meet PyTorch: autocast's dtype, GPUs that Triton can serve, kernels that compilers can see."""
 
 # None of this has types.
 # pyright: reportUnknownMemberType=false
@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -19,6 +21,9 @@ from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTens
 _AUTOCAST_DEVICES = frozenset(
     device for device in ("cpu", "cuda", "xpu", "mps", "hpu") if torch.amp.is_autocast_available(device)
 )
+
+# The oldest GPUs that the kernels were compiled for: tests/ops/test_dcnv3_aot.py.
+_OLDEST = (7, 0)
 
 
 def has_autocast(tensor: Tensor) -> bool:
@@ -35,6 +40,28 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     if not has_autocast(tensor) or not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
         return None
     return torch.get_autocast_dtype(device)
+
+
+def architecture(device: torch.device) -> str:
+    """The compiler's name of a GPU: ``sm_90``, ``gfx942``."""
+    if torch.version.hip:
+        return str(cast(Any, torch.cuda).get_device_properties(device).gcnArchName).split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+@cache
+def why_no_triton(device: torch.device) -> str | None:
+    """The reason why Triton kernels can't run on a device, or None."""
+    if device.type != "cuda":
+        return f"the tensors are on {device.type}"
+    if find_spec("triton") is None:
+        return "Triton is missing: pip install triton"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no GPU"
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < _OLDEST:
+        return "Triton needs compute capability {}.{}, this GPU has {}.{}".format(*_OLDEST, *capability)
+    return None
 
 
 def is_traced(tensor: Tensor) -> bool:
