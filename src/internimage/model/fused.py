@@ -1,4 +1,4 @@
-"""Several layers in one call on a CPU, where that gives the same.
+"""Several layers in one call, where that gives the same: on a CPU in C++ and oneDNN, the branch on a GPU in Triton.
 
 Hooks, replaced layers (adapters, quantised weights), compilation, FLOP counters all see the modules themselves; only
 plain layers on plain tensors take the short way (docs/decisions/0007), with gradients that of `lean.py`.
@@ -13,9 +13,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as nn_module
 
 from internimage.model import lean
+from internimage.ops import dispatch
+from internimage.ops.branch import depthwise_branch
 from internimage.ops.dcnv3 import cpu
 
 _TORCH, _C = cast(Any, torch), cast(Any, torch._C)
@@ -86,7 +89,8 @@ def feed_forward(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn
 def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> Tensor:
     """``activation(norm(conv(x)))`` of a depth-wise convolution and a layer normalisation, channels-last, in one pass.
 
-    Under autocast it computes in the input's own dtype, which is more exact and saves the conversions.
+    Under autocast it computes in the input's own dtype, or in float32 on a GPU, which is more exact and saves
+    conversions.
 
     Args:
         x_NHWC: (N, H, W, C).
@@ -102,6 +106,9 @@ def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.M
     ...     depthwise(torch.ones(1, 5, 6, 4), conv, norm, nn.GELU()).shape
     torch.Size([1, 5, 6, 4])
     """
+    if _takes_triton(x_NHWC, conv, norm, activation):
+        parameters = conv.weight, conv.bias, norm.weight, norm.bias
+        return depthwise_branch(x_NHWC, *cast(Any, parameters), norm.eps, _ACTIVATIONS[type(activation)][1])
     if torch.compiler.is_compiling():
         short = (
             type(conv) is nn.Conv2d
@@ -156,6 +163,40 @@ def _has_kernel() -> bool:
     return cpu.why_not(torch.empty(1, 1, 1, 1, 1)) is None
 
 
+def _takes_triton(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> bool:
+    """Whether the branch is one operator on this GPU: plain layers that nobody watches, stride 1, the map keeps its size.
+
+    Exported programs keep the layers: they may run elsewhere.
+    """
+    if not x_NHWC.is_cuda or type(conv) is not nn.Conv2d or type(norm) is not nn.LayerNorm:
+        return False
+    if torch.compiler.is_compiling():
+        watched = torch.compiler.is_exporting() or any(_is_watched(layer) for layer in (conv, norm))
+    else:
+        watched = not _are_unwatched(x_NHWC, conv, norm) or _is_dual()
+    kernel = conv.kernel_size
+    return (
+        not watched
+        and _is_plain_activation(activation)
+        and _is_depthwise(x_NHWC, conv, norm)
+        and conv.stride == (1, 1)
+        and kernel[0] % 2 == kernel[1] % 2 == 1
+        and conv.padding == (kernel[0] // 2, kernel[1] // 2)
+        and x_NHWC.dtype != torch.float64
+        and _has_triton()
+    )
+
+
+@torch.compiler.assume_constant_result
+def _has_triton() -> bool:
+    return dispatch.why_no_triton(torch.device("cuda", torch.cuda.current_device())) is None
+
+
+def _is_dual() -> bool:
+    """Forward-mode derivatives, which know PyTorch's own operators only."""
+    return cast(Any, forward_ad)._current_level >= 0
+
+
 def _is_plain_linear(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool:
     if (
         type(layer) is not nn.Linear
@@ -187,16 +228,27 @@ def _is_graded(x: Tensor, *layers: nn.Module) -> bool:
 
 
 def _are_plain(x: Tensor, *layers: nn.Module) -> bool:
-    """Whether nobody watches these layers or gave them parameters of another kind, and `lean` knows what to keep."""
-    if type(x) is not Tensor or not x.is_cpu or x.numel() == 0:
+    """Whether nobody watches these layers, on a CPU, and `lean` knows what to keep."""
+    if not x.is_cpu or not _are_unwatched(x, *layers):
+        return False
+    return not _is_graded(x, *layers) or (
+        not torch.is_autocast_enabled("cpu")
+        and x.dtype == torch.float32
+        and all(each is None or each.dtype == torch.float32 for layer in layers for each in layer._parameters.values())
+    )
+
+
+def _are_unwatched(x: Tensor, *layers: nn.Module) -> bool:
+    """Whether nobody watches these layers or gave them parameters of another kind."""
+    if type(x) is not Tensor or x.numel() == 0:
         return False
     for layer in layers:
         if _is_watched(layer):
             return False
         for parameter in layer._parameters.values():
-            if parameter is not None and (type(parameter) is not nn.Parameter or not parameter.is_cpu):
+            if parameter is not None and (type(parameter) is not nn.Parameter or parameter.device != x.device):
                 return False
-    if (
+    return not (
         nn_module._global_forward_hooks
         or nn_module._global_forward_pre_hooks
         or nn_module._global_backward_hooks
@@ -204,12 +256,6 @@ def _are_plain(x: Tensor, *layers: nn.Module) -> bool:
         or _C._len_torch_dispatch_stack()
         or _C._are_functorch_transforms_active()
         or _C._get_tracing_state()
-    ):
-        return False
-    return not _is_graded(x, *layers) or (
-        not torch.is_autocast_enabled("cpu")
-        and x.dtype == torch.float32
-        and all(each is None or each.dtype == torch.float32 for layer in layers for each in layer._parameters.values())
     )
 
 
