@@ -107,8 +107,9 @@ def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.M
     torch.Size([1, 5, 6, 4])
     """
     if _takes_triton(x_NHWC, conv, norm, activation):
-        parameters = conv.weight, conv.bias, norm.weight, norm.bias
-        return depthwise_branch(x_NHWC, *cast(Any, parameters), norm.eps, _ACTIVATIONS[type(activation)][1])
+        first, second = cast(Any, conv), cast(Any, norm)
+        parameters = first.weight, first.bias, second.weight, second.bias
+        return depthwise_branch(x_NHWC, *parameters, second.eps, cast(Any, _ACTIVATIONS[type(activation)][1]))
     if torch.compiler.is_compiling():
         short = (
             type(conv) is nn.Conv2d
@@ -164,7 +165,7 @@ def _has_kernel() -> bool:
 
 
 def _takes_triton(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> bool:
-    """Whether the branch is one operator on this GPU: plain layers that nobody watches, stride 1, the map keeps its size.
+    """Whether the branch is one operator on this GPU: plain layers nobody watches, stride 1, size kept.
 
     Exported programs keep the layers: they may run elsewhere.
     """
