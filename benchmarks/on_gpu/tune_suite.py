@@ -33,7 +33,7 @@ class Launch(Protocol):
         """What the best configuration depends on."""
         ...
 
-    def candidates(self, shape: Any, architecture: str) -> Sequence[Any]:
+    def candidates(self, shape: Any) -> Sequence[Any]:
         """Configurations worth a try."""
         ...
 
@@ -41,7 +41,7 @@ class Launch(Protocol):
         """Force one configuration."""
         ...
 
-    def entry(self, shape: Any, config: Any, architecture: str) -> str:
+    def entry(self, config: Any) -> str:
         """The configuration as our table writes it."""
         ...
 
@@ -58,7 +58,7 @@ class TritonLaunch:
             self._module: Any = importlib.import_module(_MODULE)
         except ImportError as error:
             raise Missing(f"there is nothing to tune: {_MODULE} can't be imported ({error})") from error
-        for name in ("ShapeClass", "candidates", "use_config", "lanes_of"):
+        for name in ("ShapeClass", "candidates", "use_config"):
             if not hasattr(self._module, name):
                 raise Missing(f"there is nothing to tune: {_MODULE} has no {name}")
 
@@ -66,21 +66,17 @@ class TritonLaunch:
         """See `Launch`."""
         return self._module.ShapeClass(kind, itemsize, depth, points)
 
-    def candidates(self, shape: Any, architecture: str) -> Sequence[Any]:
+    def candidates(self, shape: Any) -> Sequence[Any]:
         """See `Launch`."""
-        return self._module.candidates(shape, architecture)
+        return self._module.candidates(shape)
 
     def use_config(self, kind: Kind, config: Any) -> AbstractContextManager[Any]:
         """See `Launch`."""
         return self._module.use_config(kind, config)
 
-    def entry(self, shape: Any, config: Any, architecture: str) -> str:
-        """See `Launch`: (vectors that each thread holds, warps)."""
-        lanes = self._module.lanes_of(architecture)
-        for share in (1, 2, 4, 8):
-            if shape.rows(config.num_warps, lanes, share) == config.rows:
-                return f"({share}, {config.num_warps})"
-        return str(config)
+    def entry(self, config: Any) -> str:
+        """See `Launch`."""
+        return f"Config({config.threads_per_row}, {config.num_warps}, {config.chunk})"
 
 
 def trials(setup: Setup, launch: Launch | None = None) -> Iterator[Trial]:
@@ -133,8 +129,8 @@ def _tune_trial(stage: Stage, kind: Kind, launch: Launch, setup: Setup) -> Trial
     count = rotation_count(stage.moved[0], cache_bytes(setup.device))
     inner = workload(implementation, inputs, count, backward=kind == "backward")
     shape = launch.shape(kind, itemsize, case.depth, _POINTS)
-    for config in launch.candidates(shape, key["arch"]):
-        name = launch.entry(shape, config, key["arch"])
+    for config in launch.candidates(shape):
+        name = launch.entry(config)
         with trial.attempt(name):
             with launch.use_config(kind, config):
                 found = results(implementation, inputs)

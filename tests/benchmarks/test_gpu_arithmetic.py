@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +25,8 @@ from benchmarks.on_gpu.measuring import Finding
 from benchmarks.on_gpu.targets import Verdict, judge
 from benchmarks.on_gpu.training_suite import largest_batch
 from benchmarks.timing import Ratio, Timing, Workload
+
+from internimage.ops.dcnv3.triton_tuning import Config, ShapeClass
 
 
 def test_compulsory_bytes_of_t_s_first_stage() -> None:
@@ -236,7 +237,6 @@ def test_the_best_configuration_is_best_on_all_shapes_together() -> None:
 
 
 def test_entries_are_written_as_our_table_writes_them() -> None:
-    launch = tune_suite.TritonLaunch.__new__(tune_suite.TritonLaunch)
-    launch._module = SimpleNamespace(lanes_of=lambda architecture: 32)
-    shape = SimpleNamespace(rows=lambda warps, lanes, share: warps * lanes * share // 2)
-    assert launch.entry(shape, SimpleNamespace(rows=128, num_warps=4), "sm_90") == "(2, 4)"
+    config = tune_suite.TritonLaunch().candidates(ShapeClass("forward", 2, 16, 9))[0]
+    assert tune_suite.TritonLaunch().entry(config) == "Config(1, 2, 3)"
+    assert config == Config(1, 2, 3)
