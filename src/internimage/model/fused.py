@@ -145,7 +145,7 @@ def _compiles(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool
     """
     weight = layer._parameters.get("weight")
     return (
-        not torch.compiler.is_exporting()
+        not _is_exporting()
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and _HAS_ONEDNN
@@ -157,6 +157,11 @@ def _compiles(x: Tensor, layer: nn.Module, activation: nn.Module | None) -> bool
         and (activation is None or _is_plain_activation(activation))
         and not _is_watched(layer)
     )
+
+
+def _is_exporting() -> bool:
+    # The public question, is_exporting, is true in every graph that PyTorch 2.11 traces.
+    return cast(Any, torch.compiler)._is_exporting_flag
 
 
 @torch.compiler.assume_constant_result
@@ -172,7 +177,7 @@ def _takes_triton(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: 
     if not x_NHWC.is_cuda or type(conv) is not nn.Conv2d or type(norm) is not nn.LayerNorm:
         return False
     if torch.compiler.is_compiling():
-        watched = torch.compiler.is_exporting() or any(_is_watched(layer) for layer in (conv, norm))
+        watched = _is_exporting() or any(_is_watched(layer) for layer in (conv, norm))
     else:
         watched = not _are_unwatched(x_NHWC, conv, norm) or _is_dual()
     kernel = conv.kernel_size
