@@ -110,6 +110,8 @@ def test_float64_and_unknown_classes() -> None:
         # Twenty-four channels are in no row of the table: the launch is the tuner's.
         (launch,) = (node for node in trace(lambda *t: FORWARD(*t, *SETTINGS), *tensors(depth=24)) if written([node]))
         assert "ROWS" not in launch.kwargs["kwargs"]
+        value, offset, mask = tensors(depth=24)
+        assert written(trace(lambda *t: BACKWARD(*t, *SETTINGS), value, value, offset, mask))
 
 
 @pytest.mark.usefixtures("hopper")

@@ -14,6 +14,7 @@ from internimage.ops.dcnv3.triton_kernels.forward import aggregate
 from internimage.ops.dcnv3.triton_kernels.sampling import (
     FEW_POINTS,
     SIGMOID,
+    SIZES,
     SOFTMAX,
     add_rows,
     as_pairs,
@@ -189,7 +190,7 @@ def visit_points(
             store_mask_gradient(grad_mask_ptr, k, grad, modulation, total, wanted, NORMALIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def backward_kernel(
     grad_ptr,
     value_ptr,

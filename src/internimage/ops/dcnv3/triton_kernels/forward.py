@@ -9,6 +9,7 @@ import triton
 from triton import language as tl
 
 from internimage.ops.dcnv3.triton_kernels.sampling import (
+    SIZES,
     SOFTMAX,
     as_pairs,
     find_corners,
@@ -110,7 +111,7 @@ def aggregate(
     return sums, factor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     value_ptr,
     offset_ptr,

@@ -11,6 +11,7 @@ import triton
 from triton import language as tl
 
 from internimage.ops.dcnv3.triton_kernels.sampling import (
+    SIZES,
     SOFTMAX,
     as_pairs,
     find_highest,
@@ -99,7 +100,7 @@ def weigh_tile(
     return weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gather_kernel(
     grad_ptr,
     offset_ptr,

@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 from triton import language as tl
 
+# Arguments whose value is no reason to compile again: the maps of a detector's training change with every batch.
+SIZES = ("height", "width", "out_height", "out_width", "offset_stride", "mask_stride", "points")
 # Of `NORMALIZE`.
 SOFTMAX, SIGMOID, NONE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 # Up to so many points one number per point may stay in registers, and loops over logits are unrolled.
