@@ -20,6 +20,7 @@ from benchmarks.on_gpu.measuring import Finding, Setup, Trial, release, say_once
 from benchmarks.on_gpu.operator_suite import SIDES, Stage, stages, workload
 from benchmarks.timing import Workload
 from internimage import InternImageConfig
+from internimage.ops import dispatch
 
 Kind = Literal["forward", "backward"]
 _MODULE = "internimage.ops.dcnv3.triton_tuning"
@@ -154,12 +155,7 @@ def architecture(device: torch.device) -> str:
     >>> architecture(torch.device("cpu"))
     'cpu'
     """
-    if device.type != "cuda":
-        return "cpu"
-    properties: Any = torch.cuda.get_device_properties(device)
-    if torch.version.hip:
-        return str(properties.gcnArchName).partition(":")[0]
-    return f"sm_{properties.major}{properties.minor}"
+    return dispatch.architecture(device) if device.type == "cuda" else device.type
 
 
 def summarize(findings: Sequence[Finding]) -> list[str]:

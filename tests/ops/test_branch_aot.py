@@ -18,9 +18,10 @@ FLOAT32 = {"weight_ptr", "bias_ptr", "norm_weight_ptr", "norm_bias_ptr", "sums_p
 # Registers a thread may use: forward, backward through the normalisation, backward through the convolution. By them
 # 16, 16 and 8 warps fit on a multiprocessor, or more; AMD's compute unit has twice the registers.
 BUDGET = {"sm_80": (128, 128, 192), "sm_90": (128, 128, 192), "sm_100": (128, 128, 192), "gfx942": (128, 128, 256)}
-# Before Triton 3.8 the convolution's gradients take more, and up to four registers of the others go to memory.
-IS_OLD = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
-SPILLS = 16 if IS_OLD else 0
+# Earlier compilers take more registers for the convolution's gradients, and spill up to four of the others.
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8), reason="the budget is for Triton 3.8 and later"
+)
 # C, kernel, a map's width at 224 pixels (H: 640): padded widths that are full and that are not, both kernels.
 WIDTHS = ((64, 3, 56), (112, 3, 56), (256, 3, 14), (640, 3, 14), (320, 5, 160), (2560, 5, 20))
 
@@ -69,9 +70,9 @@ def measure(target: str, channels: int, taps: int, width: int, number: str, **ch
 @pytest.mark.parametrize("target", BUDGET)
 def test_production_widths(target: str, width: tuple[int, int, int]) -> None:
     found = measure(target, *width, "bf16")
-    assert max(each.spills for each in found) <= SPILLS, found
+    assert max(each.spills for each in found) == 0, found
     for each, most in zip(found, BUDGET[target], strict=True):
-        assert each.registers <= (255 if IS_OLD else most), found
+        assert each.registers <= most, found
     assert max(each.shared for each in found) <= 16384
 
 
@@ -79,16 +80,16 @@ def test_production_widths(target: str, width: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_other_numbers(target: str, number: str) -> None:
     found = measure(target, 256, 3, 14, number)
-    assert max(each.spills for each in found) <= SPILLS, found
+    assert max(each.spills for each in found) == 0, found
 
 
 def test_images_of_more_than_2_31_elements() -> None:
     found = measure("sm_90", 64, 3, 10_000, "bf16", WIDE=True)
-    assert max(each.spills for each in found) <= SPILLS, found
+    assert max(each.spills for each in found) == 0, found
 
 
 def test_a_greedy_kernel_is_noticed() -> None:
     """Ten times the numbers a thread should have: the budget must not hold, or it proves nothing."""
     kernel, tile = triton_kernels.forward_kernel, Tile(128, 256, 4)
     found = compile_for("sm_90", kernel, types(kernel, "bf16"), constants(256, 3, tile, True), num_warps=4, maxnreg=96)
-    assert found.spills > 10 * SPILLS
+    assert found.spills > 0

@@ -196,11 +196,11 @@ def test_table_variable_and_forced_configuration(monkeypatch: pytest.MonkeyPatch
 def test_large_images_are_counted_in_64_bits() -> None:
     with torch.device("meta"):
         for size, wide in ((5792, False), (5793, True)):
-            # 64 channels and 72 offsets a position: 5792^2 * 64 < 2^31 < 5793^2 * 64.
-            value, mask = torch.empty(1, size, size, 4, 16), torch.empty(1, size, size, 4, 9)
-            offset = torch.empty(1, size, size, 4, 9, 1).expand(-1, -1, -1, -1, -1, 2)
-            problem = triton_launch.Problem(value, offset, mask, 64, 36, DCNv3Geometry.make(1, padding=0), "none")
-            assert problem.constants["WIDE"] is (wide or size * size * 72 >= 2**31)
+            # 64 channels a pixel: 5792^2 * 64 < 2^31 < 5793^2 * 64.
+            value, mask = torch.empty(1, size, size, 4, 16), torch.empty(1, size, size, 4, 1)
+            tensors = value, mask.new_empty((*mask.shape, 2)), mask
+            problem = triton_launch.Problem.of(tensors, DCNv3Geometry.make(1, padding=0), "none")
+            assert problem.constants["WIDE"] is wide
 
 
 @pytest.mark.parametrize(
