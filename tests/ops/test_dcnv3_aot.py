@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import triton
 
 from internimage.ops.dcnv3 import DCNv3Geometry, triton_launch, triton_tuning
 from internimage.ops.dcnv3.triton_kernels.backward import backward_kernel
@@ -16,10 +18,17 @@ from support import aot
 KERNELS: dict[str, Any] = {"forward": forward_kernel, "backward": backward_kernel}
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
-# The most registers a thread may take, for groups of 16 and of 32 channels. An SM of NVIDIA has 65,536: 512 of these
-# threads fit with 128 each. A SIMD of the MI300 has 512 for each of 64 lanes: two waves with 256 each.
-NVIDIA = {("forward", 16): 64, ("forward", 32): 80, ("backward", 16): 104, ("backward", 32): 160}
-AMD = {("forward", 16): 104, ("forward", 32): 184, ("backward", 16): 136, ("backward", 32): 224}
+# The most registers a thread may take: forward and backward, groups of 16 and of 32 channels. An SM of NVIDIA has
+# 65,536: 512 of these threads fit with 128 each. A SIMD of the MI300 has 512 for each of 64 lanes: two waves with 256.
+BUDGET = {
+    "sm_80": {"forward": {16: 64, 32: 80}, "backward": {16: 128, 32: 112}},
+    "sm_90": {"forward": {16: 64, 32: 80}, "backward": {16: 96, 32: 160}},
+    "sm_100": {"forward": {16: 64, 32: 88}, "backward": {16: 96, 32: 128}},
+    "gfx942": {"forward": {16: 112, 32: 192}, "backward": {16: 120, 32: 128}},
+}
+# Triton before 3.8 takes more, which two blocks of four warps still have.
+IS_OLD = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
+OLD_BUDGET = {"forward": {16: 112, 32: 192}, "backward": {16: 128, 32: 224}}
 
 
 def type_of(argument: str, name: str) -> str:
@@ -35,6 +44,7 @@ def compile_kernel(
     depth: int,
     kernel_size: int = 3,
     config: triton_tuning.Config | None = None,
+    few: bool = False,
     **changes: Any,
 ) -> aot.Resources:
     """As `triton_launch` would launch it for four groups on a map of 56 x 56."""
@@ -44,20 +54,21 @@ def compile_kernel(
         value = torch.empty(1, 56, 56, 4, depth, dtype=TYPES[name])
         mask = torch.empty(1, 56, 56, 4, geometry.num_points, dtype=TYPES[name])
     problem = triton_launch.Problem.of((value, mask.new_empty((*mask.shape, 2)), mask), geometry, "softmax")
+    small = changes.pop("small", True)
     constants = problem.constants | {"stride_y": 1, "stride_x": 1} | changes
     if kind == "gather":
         constants |= triton_launch.gather_constants(problem)
     else:
-        shape = problem.shape_class(kind)
+        shape = replace(problem.shape_class(kind), few=few)
         config = config or triton_tuning.default(shape, target)
         constants |= shape.constants(config, triton_tuning.warp_size(target)) | {"STRIP": 8}
-        constants |= {"num_warps": config.num_warps} | ({"SCATTER": True} if kind == "backward" else {})
+        constants |= {"num_warps": config.num_warps} | ({"SCATTER": True} if kind == "backward" else {}) | changes
     warps = constants.pop("num_warps")
     types = {argument: type_of(argument, name) for argument in kernel.arg_names if argument not in constants}
-    return aot.compile_for(target, kernel, types, constants, num_warps=warps)
+    return aot.compile_for(target, kernel, types, constants, num_warps=warps, small=small)
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.mark.parametrize("target", BUDGET)
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize("depth", [16, 32])
 @pytest.mark.parametrize("name", TYPES)
@@ -65,7 +76,24 @@ def test_production_kernels_stay_within_their_registers(kind: str, target: str, 
     """The group widths of all published variants, on all four targets."""
     found = compile_kernel(kind, target, name, depth)
     assert found.spills == 0, found
-    assert found.registers <= (AMD if target.startswith("gfx") else NVIDIA)[kind, depth], found
+    assert found.registers <= (OLD_BUDGET if IS_OLD else BUDGET[target])[kind][depth], found
+
+
+@pytest.mark.parametrize("target", BUDGET)
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize(
+    ("name", "depth", "others"),
+    [
+        ("fp16", 16, {"few": True}),
+        ("bf16", 32, {"few": True}),
+        ("bf16", 16, {"NORMALIZE": 1}),
+        ("bf16", 16, {"NORMALIZE": 2}),
+    ],
+    ids=str,
+)
+def test_other_launches_spill_nothing(kind: str, target: str, name: str, depth: int, others: dict[str, Any]) -> None:
+    """Single images, sigmoid, and weights as they are."""
+    assert compile_kernel(kind, target, name, depth, **others).spills == 0
 
 
 @pytest.mark.parametrize("kind", KERNELS)
@@ -83,7 +111,17 @@ def test_other_classes_spill_nothing(kind: str, name: str, depth: int, others: d
     assert compile_kernel(kind, "sm_90", name, depth, **others).spills == 0
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.mark.parametrize("target", BUDGET)
+def test_the_deterministic_backward_spills_nothing(target: str) -> None:
+    assert compile_kernel("backward", target, "bf16", 16, SCATTER=False).spills == 0
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_large_tensors_on_amd_spill_nothing(kind: str) -> None:
+    assert compile_kernel(kind, "gfx942", "bf16", 16, small=False).spills == 0
+
+
+@pytest.mark.parametrize("target", BUDGET)
 def test_the_deterministic_gradient_spills_nothing(target: str) -> None:
     assert compile_kernel("gather", target, "bf16", 16).spills == 0
 
@@ -98,4 +136,4 @@ def test_old_gpus_compile_too(kind: str, target: str) -> None:
 def test_a_kernel_that_needs_too_much_is_noticed() -> None:
     """All 64 channels of a group in one thread: the check must be able to fail."""
     greedy = compile_kernel("backward", "sm_90", "fp32", 64, config=triton_tuning.Config(1, 4, 3))
-    assert greedy.spills > 0 or greedy.registers > max(NVIDIA.values())
+    assert greedy.spills > 0 or greedy.registers > 224

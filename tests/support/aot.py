@@ -49,6 +49,7 @@ def compile_for(
     constants: dict[str, Any],
     *,
     aligned: Collection[str] = (),
+    small: bool = True,
     **options: Any,
 ) -> Resources:
     """Compile for a name of `TARGETS`.
@@ -59,6 +60,7 @@ def compile_for(
         types: of the other arguments: ``"*fp16"``, ``"*bf16"``, ``"*fp32"``, ``"i32"``, ``"i64"``, ``"fp32"``.
         constants: ``tl.constexpr`` arguments, and those that Triton takes for such: None, and integers that are 1.
         aligned: integer arguments that are multiples of 16, as Triton finds out at a launch; pointers always are.
+        small: whether the tensors have less than 2 GiB, which AMD's compiler makes use of.
         options: num_warps, num_stages, maxnreg, ...; a target ignores those of other makers.
     """
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
@@ -67,6 +69,11 @@ def compile_for(
     places = {name: (place,) for place, name in enumerate(kernel.arg_names)}
     sixteens = [name for name, kind in signature.items() if kind.startswith("*") or name in aligned]
     attributes = {places[name]: [["tt.divisibility", 16]] for name in sixteens}
+    if small and TARGETS[target].backend == "hip":
+        # What AMD's launcher finds out about tensors of less than 2 GiB.
+        for name, kind in signature.items():
+            if kind.startswith("*"):
+                attributes[places[name]].append(["tt.pointer_range", 32])
     source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, attributes)
     compiled = triton_compile(source, target=TARGETS[target], options=options)
     if TARGETS[target].backend == "cuda":

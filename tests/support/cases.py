@@ -47,6 +47,14 @@ class Case:
         """The same case on a map just large enough, for checks whose cost grows with the square of the size."""
         return replace(self, shape=(1, 4, 3, min(self.shape[3], 2), 2))
 
+    def smooth(self, offset: torch.Tensor, grad_offset: torch.Tensor) -> torch.Tensor:
+        """The gradient without points on whole pixels: interpolation has a kink there, and either slope is right.
+
+        offset is what the operator got: 16 bits may round a point onto a pixel.
+        """
+        position = sampling_positions_xy(offset.double(), self.geometry)
+        return torch.where((position - position.round()).abs() < 1e-5, 0.0, grad_offset)
+
     def tensors(self, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """value, offset and mask, the same ones in every process."""
         generator = torch.Generator().manual_seed(zlib.crc32(self.name.encode()))

@@ -1,14 +1,17 @@
 """How operators meet PyTorch: autocast's dtype, GPUs that Triton can serve, kernels that compilers can see."""
 
 # None of this has types.
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +25,8 @@ _AUTOCAST_DEVICES = frozenset(
     device for device in ("cpu", "cuda", "xpu", "mps", "hpu") if torch.amp.is_autocast_available(device)
 )
 
+# 0: time nothing, launch what is known or estimated. Another value: time everything, whatever the table says.
+TUNE_VARIABLE = "INTERNIMAGE_TUNE"
 # The oldest GPUs that the kernels were compiled for: tests/ops/test_dcnv3_aot.py.
 _OLDEST = (7, 0)
 
@@ -49,6 +54,12 @@ def architecture(device: torch.device) -> str:
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
 
 
+def tuning_wish() -> Literal["once", "never", "always"]:
+    """Whether configurations of kernels may be timed: those that nobody knows, by default."""
+    wish = os.environ.get(TUNE_VARIABLE, "")
+    return "once" if not wish else "never" if wish == "0" else "always"
+
+
 @cache
 def why_no_triton(device: torch.device) -> str | None:
     """The reason why Triton kernels can't run on a device, or None."""
@@ -61,6 +72,17 @@ def why_no_triton(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is None and capability < _OLDEST:
         return "Triton needs compute capability {}.{}, this GPU has {}.{}".format(*_OLDEST, *capability)
+    return _why_no_driver()
+
+
+def _why_no_driver() -> str | None:
+    """Triton compiles its own way to the driver at first use, which takes a C compiler: slim images have none."""
+    from triton.runtime import driver
+
+    try:
+        _ = cast(Any, driver).active.utils
+    except Exception as error:  # whatever it is, nothing will run
+        return f"Triton can't start ({' '.join(str(error).split())}); it needs a C compiler: install gcc, or set CC"
     return None
 
 
@@ -105,4 +127,25 @@ class _Lazy:
         self.kernels = kernels
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.kernels())
+        yield from self.kernels()
+        yield _Launches
+
+
+class _Launches:
+    """To a compiler's cache a kernel like the others; its source stands for how the others are launched."""
+
+    fn = staticmethod(lambda: None)
+
+    class _Source:
+        def __get__(self, instance: object, owner: type) -> str:
+            return f"# {_sources()} {tuning_wish()}"
+
+    src = _Source()
+
+
+@cache
+def _sources() -> str:
+    """A hash of all that decides a launch."""
+    folder = Path(__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

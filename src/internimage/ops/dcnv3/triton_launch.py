@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,13 +26,16 @@ from internimage.ops.dcnv3.triton_kernels.forward import forward_kernel
 from internimage.ops.dcnv3.triton_kernels.gather import gather_kernel
 
 KERNELS = (forward_kernel, backward_kernel, gather_kernel)
+# Takes a grid, and a kernel's arguments.
+Launcher = Callable[..., None]
 # As triton_kernels/sampling.py numbers them.
 _NORMALIZE = {"softmax": 0, "sigmoid": 1, "none": 2}
 _INT32 = 2**31
-# The third dimension of a grid ends here.
+# The second dimension of a grid ends here.
 _IMAGES = 65535
-# Wide enough for windows to overlap, narrow enough for the rows above to stay in the first cache.
-_STRIPS = (8, 7, 6, 5, 4)
+# Wide enough for windows to overlap, narrow enough for the rows above to stay in the first cache. On a wide map none
+# leaves many programs without work.
+_STRIPS, _WIDE_MAP = (8, 7, 6, 5, 4), 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Problem:
 
     def shape_class(self, kind: str) -> triton_tuning.ShapeClass:
         """What the configuration of a kind of kernel depends on."""
-        return triton_tuning.ShapeClass(kind, self.value.element_size(), self.depth, self.points)
+        few = triton_tuning.are_few(math.prod(self.mask.shape[:4]))
+        return triton_tuning.ShapeClass(kind, self.value.element_size(), self.depth, self.points, few)
 
     # Kernels are compiled for the next three: int() fixes what a traced graph leaves open.
 
@@ -98,7 +104,8 @@ class Problem:
         kernel_h, kernel_w = self.geometry.kernel_size
         pixels, outputs = (tensor.shape[1] * tensor.shape[2] for tensor in (self.value, self.mask))
         widest = max(self.groups * self.depth, self.groups * self.points * 2)
-        largest = pixels * self.groups * self.depth, outputs * self.offset_stride, outputs * widest
+        strides = self.offset_stride, self.mask_stride, widest
+        largest = pixels * self.groups * self.depth, *(outputs * stride for stride in strides)
         return {
             "KERNEL_H": kernel_h,
             # Never reached where no point is left out.
@@ -143,26 +150,26 @@ def backward(problem: Problem, grad_NHWGD: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _launch(kernel: Any, kind: str, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
     """Forward or backward: a program for every few outputs of a strip."""
-    configured, config = _configure(kernel, problem.shape_class(kind), problem)
+    launch, config = _configure(kernel, problem.shape_class(kind), problem)
     rows, columns, strip = problem.mask.shape[1], problem.mask.shape[2], _strip(problem.mask.shape[2])
 
-    def grid(chosen: dict[str, Any]) -> tuple[Any, Any]:
-        return triton.cdiv(rows * strip * problem.groups, chosen["ROWS"]), triton.cdiv(columns, strip)
+    def programs(chosen: dict[str, Any]) -> Any:
+        return triton.cdiv(rows * strip * problem.groups, chosen["ROWS"]) * triton.cdiv(columns, strip)
 
-    _run(configured, grid, problem, tensors, STRIP=strip, **constants, **config)
+    _run(launch, programs, problem, tensors, STRIP=strip, **constants, **config)
 
 
 def _launch_gather(problem: Problem, tensors: tuple[Tensor, ...]) -> None:
-    """The value's gradient: a program for every tile of pixels."""
+    """The value's gradient: a program for every tile of pixels and block of channels."""
     height, width = problem.value.shape[1:3]
     constants = gather_constants(problem)
     tile, channels = constants["TILE"], constants["CHANNELS"]
 
-    def grid(_: dict[str, Any]) -> tuple[Any, Any]:
+    def programs(_: dict[str, Any]) -> Any:
         tiles = triton.cdiv(height, tile) * triton.cdiv(width, tile)
-        return tiles * problem.groups, triton.cdiv(problem.depth, channels)
+        return tiles * problem.groups * triton.cdiv(problem.depth, channels)
 
-    _run(gather_kernel, grid, problem, tensors, **constants)
+    _run(_launcher(gather_kernel, problem), programs, problem, tensors, **constants)
 
 
 def gather_constants(problem: Problem) -> dict[str, int]:
@@ -170,15 +177,15 @@ def gather_constants(problem: Problem) -> dict[str, int]:
     return {"TILE": 8, "BLOCK": 32, "CHANNELS": min(64, max(16, triton.next_power_of_2(problem.depth))), "num_warps": 4}
 
 
-def _run(kernel: Any, grid: Any, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
-    """Launch on the tensors' device; ``grid`` leaves out its last dimension, the images."""
+def _run(launch: Launcher, programs: Any, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
+    """Launch on the tensors' device ``programs`` for each image."""
     batch = problem.value.shape[0]
     if batch == 0:
         return
     if batch > _IMAGES:
         for start in range(0, batch, _IMAGES):
             images = slice(start, start + _IMAGES)
-            _run(kernel, grid, problem.part(images), tuple(tensor[images] for tensor in tensors), **constants)
+            _run(launch, programs, problem.part(images), tuple(tensor[images] for tensor in tensors), **constants)
         return
     sizes = (
         *problem.value.shape[1:3],
@@ -187,35 +194,48 @@ def _run(kernel: Any, grid: Any, problem: Problem, tensors: tuple[Tensor, ...], 
         problem.mask_stride,
         problem.points,
     )
-    arguments = (*tensors, *sizes, *problem.window)
+    on_gpu = problem.value.is_cuda and not dispatch.is_traced(problem.value)
 
-    def whole_grid(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
-        return (*grid(chosen), batch)
+    def grid(chosen: dict[str, Any]) -> tuple[Any, Any]:
+        return programs(chosen), batch
 
-    traced = dispatch.is_traced(problem.value)
-    launch = torch.library.wrap_triton(kernel) if traced else kernel
-    with torch.cuda.device(problem.value.device) if problem.value.is_cuda and not traced else nullcontext():
-        launch[whole_grid](*arguments, **problem.constants, **constants)
+    with torch.cuda.device(problem.value.device) if on_gpu else nullcontext():
+        launch(grid, *tensors, *sizes, *problem.window, **problem.constants, **constants)
 
 
-def _configure(kernel: Any, shape: triton_tuning.ShapeClass, problem: Problem) -> tuple[Any, dict[str, int]]:
-    """The kernel, with a tuner around it where nothing is known about this class of shapes; and what is chosen."""
+def _configure(kernel: Any, shape: triton_tuning.ShapeClass, problem: Problem) -> tuple[Launcher, dict[str, int]]:
+    """How to launch a kernel, with a tuner where nothing is known about this class of shapes; and what is chosen."""
     on_gpu = problem.value.is_cuda
     architecture = dispatch.architecture(problem.value.device) if on_gpu else "interpreter"
     config = triton_tuning.choose(shape, architecture)
-    # A tuner launches and waits, which a graph under capture can't; and what it finds may change from run to run.
-    capturing = on_gpu and not dispatch.is_traced(problem.value) and torch.cuda.is_current_stream_capturing()
-    if config is None and (not on_gpu or capturing or torch.are_deterministic_algorithms_enabled()):
-        config = triton_tuning.default(shape, architecture)
-    if config is None:
-        return triton_tuning.autotuned(kernel, shape, architecture), {}
-    return kernel, shape.constants(config, triton_tuning.warp_size(architecture)) | {"num_warps": config.num_warps}
+    # What a tuner finds may change from run to run, and the order of sums with it.
+    if config is None and on_gpu and not torch.are_deterministic_algorithms_enabled():
+        tuner = triton_tuning.tuner(kernel, shape, architecture)
+        if dispatch.is_traced(problem.value):
+            return _launcher(tuner.autotuned, problem), {}
+        # A graph under capture can't wait for a tuner, but takes what a warm-up has found.
+        if tuner.options is not None or not torch.cuda.is_current_stream_capturing():
+            return partial(tuner.launch, kernel), {}
+    config = config or triton_tuning.default(shape, architecture)
+    constants = shape.constants(config, triton_tuning.warp_size(architecture)) | {"num_warps": config.num_warps}
+    return _launcher(kernel, problem), constants
+
+
+def _launcher(kernel: Any, problem: Problem) -> Launcher:
+    """Launches a kernel; where a compiler traces, writes the launch down."""
+    wrapped = torch.library.wrap_triton(kernel) if dispatch.is_traced(problem.value) else kernel
+
+    def launch(grid: Any, *arguments: Any, **constants: Any) -> None:
+        wrapped[grid](*arguments, **constants)
+
+    return launch
 
 
 def _strip(out_width: int | torch.SymInt) -> int:
     """Columns of a strip: those that leave the fewest programs without work."""
-    if isinstance(out_width, torch.SymInt):
-        return _STRIPS[0]  # a size that a traced graph leaves open
+    # A size that a traced graph leaves open is like a wide map.
+    if isinstance(out_width, torch.SymInt) or out_width > _WIDE_MAP:
+        return _STRIPS[0]
     if out_width <= _STRIPS[0]:
         return out_width
     return min(_STRIPS, key=lambda strip: -out_width % strip)

@@ -1,4 +1,8 @@
-"""How many outputs a Triton program computes, and on how many warps: a table, and an autotuner behind it."""
+"""How many outputs a Triton program computes, and on how many warps: a table, and an autotuner behind it.
+
+`choose` knows what was timed: the table's rows, and what this process's tuner found. For all else a launch goes through
+`Tuner`, once per class of shapes; its choice is kept on disk. Where nothing may be timed, `default` has an estimate.
+"""
 
 # Triton has no types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
@@ -6,18 +10,21 @@
 from __future__ import annotations
 
 import math
-import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 import triton
 
-# Always time the candidates, whatever the table says.
-TUNE_VARIABLE = "INTERNIMAGE_TUNE"
+from internimage.ops.dispatch import tuning_wish
+
 _VECTOR_BYTES = 16
+# An H100 holds 270,000 threads.
+_FEW_ROWS = 2**17
 # Channels that a thread holds, and the pieces they come in: more would spill.
 _CHANNELS, _PARTS = 32, 8
 
@@ -37,6 +44,14 @@ class Config:
     chunk: int
 
 
+def are_few(rows: int | torch.SymInt) -> bool:
+    """Whether the rows of a call leave a GPU partly idle at one thread each: a single image, or a late stage.
+
+    A number that a traced graph leaves open is large: a question about it would tie the graph to the answer.
+    """
+    return not isinstance(rows, torch.SymInt) and rows < _FEW_ROWS
+
+
 @dataclass(frozen=True)
 class ShapeClass:
     """What the best configuration depends on.
@@ -46,12 +61,14 @@ class ShapeClass:
         itemsize: bytes per element of the value.
         depth: channels of a group.
         points: sampling points of a group.
+        few: `are_few`, of a call's rows.
     """
 
     kind: str
     itemsize: int
     depth: int
     points: int
+    few: bool = False
 
     @property
     def vector(self) -> int:
@@ -66,6 +83,14 @@ class ShapeClass:
         fewest = max(self.depth / _CHANNELS, self.depth / (_PARTS * self.vector))
         return 1 << max(0, math.ceil(math.log2(fewest)))
 
+    @property
+    def threads_per_row(self) -> list[int]:
+        """What is worth a try: from the fewest to one vector a thread."""
+        shares = [self.fewest_threads_per_row]
+        while 2 * shares[-1] * self.vector <= self.depth:
+            shares.append(2 * shares[-1])
+        return shares
+
     def constants(self, config: Config, warp_size: int) -> dict[str, int]:
         """The kernels' arguments that follow: rows of a program, and the parts in which a thread takes its channels."""
         width = self.vector * config.threads_per_row
@@ -74,19 +99,20 @@ class ShapeClass:
         return {"ROWS": max(1, rows), "WIDTH": width, "PARTS": parts, "CHUNK": chunk}
 
 
-def _rows(config: Config) -> dict[tuple[int, int], Config]:
-    return {(itemsize, depth): config for itemsize in (2, 4) for depth in (16, 32)}
+Rows = dict[tuple[int, int, bool], Config]
 
-
-# Of 3x3 kernels, eight or nine points: architecture -> kind -> (bytes of an element, channels of a group) -> Config.
-# `benchmarks/gpu.py --suite tune` prints rows. Those here follow from instructions, registers and occupancy of the
-# compiled kernels (tests/ops/test_dcnv3_aot.py has the budget); no GPU has timed them yet.
-_TABLE: dict[str, dict[str, dict[tuple[int, int], Config]]] = {
-    "sm_80": {"forward": _rows(Config(1, 4, 9)), "backward": _rows(Config(1, 4, 1))},
-    "sm_90": {"forward": _rows(Config(1, 4, 9)), "backward": _rows(Config(1, 4, 3))},
-    "sm_100": {"forward": _rows(Config(1, 4, 9)), "backward": _rows(Config(1, 4, 3))},
-    "gfx942": {"forward": _rows(Config(1, 4, 1)), "backward": _rows(Config(1, 4, 1))},
+# Timed, of 3x3 kernels, eight or nine points: architecture -> kind -> (bytes of an element, channels of a group, few
+# rows) -> Config. `benchmarks/gpu.py --suite tune` prints rows. None has been measured yet.
+_TABLE: dict[str, dict[str, Rows]] = {}
+# Points at once where nothing was timed, from instructions, registers and occupancy of the compiled kernels
+# (tests/ops/test_dcnv3_aot.py has the budget), by family: the first of these that an architecture's name begins with.
+_FAMILIES = ("sm_7", "sm_8", "sm_9", "sm_1", "gfx9")
+_CHUNKS = {
+    "forward": {"sm_8": 9, "sm_9": 9, "sm_1": 9, "gfx9": 1},
+    "backward": {"sm_8": 1, "sm_9": 3, "sm_1": 3, "gfx9": 1},
 }
+# Additions of four numbers at once came with Hopper. Elsewhere threads that share a row's sectors add to them together.
+_SCALAR_ATOMICS = ("sm_7", "sm_8", "gfx9")
 
 
 def warp_size(architecture: str) -> int:
@@ -95,28 +121,36 @@ def warp_size(architecture: str) -> int:
 
 
 def default(shape: ShapeClass, architecture: str) -> Config:
-    """The table's configuration, or a plain one where nothing was tuned."""
-    return _find(shape, architecture) or Config(shape.fewest_threads_per_row, 4, 3)
+    """The table's configuration, or an estimate where nothing was timed."""
+    known = _find(shape, architecture)
+    if known is not None:
+        return known
+    family = next((family for family in _FAMILIES if architecture.startswith(family)), "")
+    shares = shape.threads_per_row
+    spread = shape.few or (shape.kind == "backward" and family in _SCALAR_ATOMICS)
+    chunk = _CHUNKS[shape.kind].get(family, 3) if shape.points <= _CHUNKS["forward"]["sm_9"] else 3
+    return Config(shares[-1] if spread else shares[0], 1 if shape.few else 4, chunk)
 
 
 def candidates(shape: ShapeClass) -> list[Config]:
-    """What is worth timing."""
-    fewest = shape.fewest_threads_per_row
-    shares = [share for share in (fewest, 2 * fewest) if share == fewest or share * shape.vector <= shape.depth]
+    """What is worth timing: four to eight, which take a compiler seconds."""
+    # Few rows need many small programs.
+    shares, warps = (shape.threads_per_row[-2:], (1, 4)) if shape.few else (shape.threads_per_row, (4,))
     chunks = (3, 9) if shape.kind == "forward" else (1, 3)
-    return [Config(share, warps, chunk) for share in shares for warps in (2, 4, 8) for chunk in chunks]
+    return [Config(share, count, chunk) for share in shares for count in warps for chunk in chunks]
 
 
 def choose(shape: ShapeClass, architecture: str) -> Config | None:
-    """The configuration to launch; None if only timing can tell."""
+    """The configuration to launch; None if only timing can tell, and timing is wanted."""
     if shape.kind in _forced:
         return _forced[shape.kind]
-    return None if os.environ.get(TUNE_VARIABLE) else _find(shape, architecture)
+    wish = tuning_wish()
+    return default(shape, architecture) if wish == "never" else None if wish == "always" else _find(shape, architecture)
 
 
 def _find(shape: ShapeClass, architecture: str) -> Config | None:
     rows = _TABLE.get(architecture, {}).get(shape.kind, {})
-    return rows.get((shape.itemsize, shape.depth)) if shape.points in (8, 9) else None
+    return rows.get((shape.itemsize, shape.depth, shape.few)) if shape.points in (8, 9) else None
 
 
 @contextmanager
@@ -135,16 +169,40 @@ def use_config(kind: str, config: Config) -> Generator[None]:
 _forced: dict[str, Config] = {}
 
 
+class Tuner:
+    """Triton's tuner around a kernel, for one class of shapes on one architecture.
+
+    Once it has chosen, `launch` is the kernel itself with `options`: nothing is timed again, no lock is taken, and what
+    a warm-up has loaded is what a CUDA graph records.
+    """
+
+    def __init__(self, kernel: Any, shape: ShapeClass, architecture: str) -> None:
+        lanes = warp_size(architecture)
+        self.options: dict[str, Any] | None = None
+        self.autotuned = triton.autotune(
+            configs=[
+                triton.Config(shape.constants(config, lanes), num_warps=config.num_warps)
+                for config in candidates(shape)
+            ],
+            key=["DEPTH", "POINTS"],
+            reset_to_zero=["grad_value_ptr"] if shape.kind == "backward" else None,
+            cache_results=True,
+        )(kernel)
+        # One thread per device runs backward; Triton's tuner keeps the arguments of the call it is in.
+        self._lock = threading.Lock()
+
+    def launch(self, kernel: Any, grid: Any, *arguments: Any, **constants: Any) -> None:
+        """Launch, after timing the candidates if that was not done."""
+        if self.options is None:
+            with self._lock:
+                if self.options is None:
+                    self.autotuned[grid](*arguments, **constants)
+                    self.options = self.autotuned.best_config.all_kwargs()
+                    return
+        kernel[grid](*arguments, **constants, **self.options)
+
+
 @cache
-def autotuned(kernel: Any, shape: ShapeClass, architecture: str) -> Any:
-    """The kernel with Triton's own tuner around it; its choice is kept on disk with the compiled kernels."""
-    lanes = warp_size(architecture)
-    return triton.autotune(
-        configs=[
-            triton.Config(shape.constants(config, lanes), num_warps=config.num_warps) for config in candidates(shape)
-        ],
-        # One choice for all maps: the resolutions of a detector's training change with every batch.
-        key=["DEPTH", "POINTS", "NORMALIZE"],
-        reset_to_zero=["grad_value_ptr"] if shape.kind == "backward" else None,
-        cache_results=True,
-    )(kernel)
+def tuner(kernel: Any, shape: ShapeClass, architecture: str) -> Tuner:
+    """The one tuner of a class."""
+    return Tuner(kernel, shape, architecture)

@@ -49,7 +49,8 @@ def visit_corner(
         products += grads[part] * load_rows(pointers, wanted, part, DEPTH, WIDTH)
         if SCATTER:
             add_rows(grad_pointers, weight[:, None] * grads[part], wanted, part, DEPTH, WIDTH)
-    return tl.sum(products, axis=1)
+    # Zero where there is no pixel, even for a gradient that is infinite.
+    return tl.where(wanted, tl.sum(products, axis=1), 0.0)
 
 
 @triton.jit
@@ -80,7 +81,8 @@ def visit_point(
     w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
     _, width, pixel, _ = value
     upper, grad_upper = value_ptr + index, grad_value_ptr + index
-    lower, grad_lower = upper + width * pixel, grad_upper + width * pixel
+    below = width.to(index.dtype) * pixel
+    lower, grad_lower = upper + below, grad_upper + below
     ul = visit_corner(grads, w_ul, upper, grad_upper, has_ul, DEPTH, PARTS, WIDTH, SCATTER)
     ur = visit_corner(grads, w_ur, upper + pixel, grad_upper + pixel, has_ur, DEPTH, PARTS, WIDTH, SCATTER)
     ll = visit_corner(grads, w_ll, lower, grad_lower, has_ll, DEPTH, PARTS, WIDTH, SCATTER)
@@ -232,7 +234,7 @@ def backward_kernel(
     Without SCATTER the value gets no gradient here.
     """
     out_x, out_y, group, wanted = find_rows(out_height, out_width, GROUPS, WIDE, ROWS, STRIP)
-    image = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(1).to(tl.int64)
     outputs = image * out_height * out_width
     value_ptr += image * height * width * GROUPS * DEPTH
     grad_value_ptr += image * height * width * GROUPS * DEPTH

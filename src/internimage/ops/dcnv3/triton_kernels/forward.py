@@ -51,7 +51,7 @@ def add_point(
     # Pointers, not indices: what the right pixels lie further on is then part of the instruction.
     _, width, pixel, _ = value
     ul = value_ptr + index
-    ll = ul + width * pixel
+    ll = ul + width.to(index.dtype) * pixel
     added = ()
     for part in tl.static_range(PARTS):
         part_sum = sums[part]
@@ -105,7 +105,7 @@ def aggregate(
                     sums, k, pointers, window, value, highest, there, KERNEL_H, CENTER, NORMALIZE, DEPTH, PARTS, WIDTH
                 )
                 total += tl.where(k < POINTS, modulation, 0.0)
-    factor = total * 0.0 + 1.0
+    factor = tl.full((ROWS,), 1.0, tl.float32)
     if NORMALIZE == SOFTMAX:
         factor = 1.0 / total
     return sums, factor
@@ -144,9 +144,9 @@ def forward_kernel(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Grid: blocks of a strip, strips, images. Strides of offset and mask are from one position to the next."""
+    """Grid: blocks of all strips, images. Strides of offset and mask are from one position to the next."""
     out_x, out_y, group, wanted = find_rows(out_height, out_width, GROUPS, WIDE, ROWS, STRIP)
-    image = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(1).to(tl.int64)
     value_ptr += image * height * width * GROUPS * DEPTH
     offset_ptr += image * out_height * out_width * offset_stride
     mask_ptr += image * out_height * out_width * mask_stride

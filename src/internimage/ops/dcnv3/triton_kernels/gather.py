@@ -33,9 +33,8 @@ def find_point(k, offset_ptr, window, wanted, height, width, KERNEL_H: tl.conste
 
 
 @triton.jit
-def find_tile(width, GROUPS: tl.constexpr, TILE: tl.constexpr):
-    """Group of this program, and row and column of the T pixels of its tile."""
-    program = tl.program_id(0)
+def find_tile(program, width, GROUPS: tl.constexpr, TILE: tl.constexpr):
+    """Group of a program, and row and column of the T pixels of its tile."""
     tile = program // GROUPS
     columns = tl.cdiv(width, TILE)
     pixel = tl.arange(0, TILE * TILE)
@@ -131,11 +130,12 @@ def gather_kernel(
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Grid: groups of tiles, parts of CHANNELS channels, images. Strides as of the forward kernel."""
-    image = tl.program_id(2).to(tl.int64)
+    """Grid: parts of CHANNELS channels of groups of tiles, images. Strides as of the forward kernel."""
+    image = tl.program_id(1).to(tl.int64)
     outputs = out_height * out_width
-    group, rows, columns = find_tile(width, GROUPS, TILE)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    parts: tl.constexpr = (DEPTH + CHANNELS - 1) // CHANNELS
+    group, rows, columns = find_tile(tl.program_id(0) // parts, width, GROUPS, TILE)
+    channel = tl.program_id(0) % parts * CHANNELS + tl.arange(0, CHANNELS)[None, :]
     grad_ptr += image * outputs * GROUPS * DEPTH + group * DEPTH
     offset_ptr += image * outputs * offset_stride + group * (2 * POINTS)
     mask_ptr += image * outputs * mask_stride + group * POINTS

@@ -21,14 +21,19 @@ FEW_POINTS = tl.constexpr(16)
 
 @triton.jit
 def find_rows(out_height, out_width, groups, WIDE: tl.constexpr, ROWS: tl.constexpr, STRIP: tl.constexpr):
-    """Column, row and group of this program's R outputs, in 64 bits if WIDE, and which of them exist."""
-    first = tl.program_id(0)
+    """Column, row and group of this program's R outputs, in 64 bits if WIDE, and which of them exist.
+
+    Programs run through the blocks of R rows of one strip after the other.
+    """
+    program = tl.program_id(0)
     if WIDE:
-        first = first.to(tl.int64)
-    row = first * ROWS + tl.arange(0, ROWS)
+        program, out_height = program.to(tl.int64), out_height.to(tl.int64)
+    blocks = tl.cdiv(out_height * (STRIP * groups), ROWS)
+    strip = program // blocks
+    row = (program - strip * blocks) * ROWS + tl.arange(0, ROWS)
     position = row // groups
     out_y = position // STRIP
-    out_x = tl.program_id(1) * STRIP + position - out_y * STRIP
+    out_x = strip * STRIP + position - out_y * STRIP
     return out_x, out_y, row - position * groups, (out_y < out_height) & (out_x < out_width)
 
 
