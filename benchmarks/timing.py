@@ -113,14 +113,17 @@ def interleave(
 
 
 def turns(names: Sequence[str], number: int) -> list[str]:
-    """The order of a round: it starts one further each time and every other round runs backwards.
+    """The order of a round: forwards, then the same backwards, then both again from one further on.
 
-    So nobody always comes first, or always after the same neighbour, whose data still fill the caches.
+    So nobody always comes first, or always after the same neighbour, whose data still fill the caches. Shifted in every
+    round, two would keep their order: the shift would undo the reversal.
 
     >>> [" ".join(turns("abc", number)) for number in range(4)]
-    ['a b c', 'a c b', 'c a b', 'c b a']
+    ['a b c', 'c b a', 'b c a', 'a c b']
+    >>> [" ".join(turns("ab", number)) for number in range(4)]
+    ['a b', 'b a', 'b a', 'a b']
     """
-    start = number % len(names)
+    start = number // 2 % len(names)
     order = [*names[start:], *names[:start]]
     return order[::-1] if number % 2 else order
 

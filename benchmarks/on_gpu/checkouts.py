@@ -11,9 +11,13 @@ import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.on_gpu.patches import patch_folder
+from benchmarks.on_gpu.patches import CPP_PATCHES, PYTHON_PATCHES, patch_folder
+
+# Of a checkout's folders nobody copies these, nor do they count as its sources.
+_LEFT_OUT = ("*.so", "__pycache__")
 
 
 @dataclass(frozen=True)
@@ -63,18 +67,26 @@ def check(peer: Peer, path: Path) -> Path:
 
 
 def describe(peer: Peer, path: Path) -> str:
-    """Its commit; without git, the hash of its landmark."""
+    """Its commit, and whether its sources are others; without git, the hash of its landmark."""
     if _is_bare(path) or (path / ".git").exists():
         found = _git(path, "rev-parse", "HEAD")
         if found.returncode == 0:
-            return f"{_short(peer)}, commit {found.stdout.decode().strip()}"
+            changed = not _is_bare(path) and _git(path, "status", "--porcelain", "--", *peer.folders).stdout.strip()
+            return f"{_short(peer)}, commit {found.stdout.decode().strip()}{' with changes' if changed else ''}"
     source = (path / peer.landmark).read_bytes() if (path / peer.landmark).is_file() else b""
     return f"{_short(peer)}, {Path(peer.landmark).name} with sha256 {hashlib.sha256(source).hexdigest()[:16]}"
 
 
 def fingerprint(peer: Peer, path: Path) -> str:
-    """Short and the same for the same sources: the name of a cached build."""
-    return hashlib.sha256(describe(peer, path).encode()).hexdigest()[:12]
+    """Short and the same for the same sources and patches: the name of a cached build."""
+    # A bare directory holds what its commit says, a work tree what somebody may have changed.
+    commit = describe(peer, path) if _is_bare(path) else ""
+    found = hashlib.sha256(f"{peer.option} {commit} {CPP_PATCHES} {PYTHON_PATCHES}".encode())
+    for file in sorted(file for folder in peer.folders for file in (path / folder).rglob("*") if file.is_file()):
+        name = file.relative_to(path)
+        if not any(fnmatch(part, pattern) for pattern in _LEFT_OUT for part in name.parts):
+            found.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()[:12]
 
 
 def copy_patched(peer: Peer, path: Path, target: Path) -> Path:
@@ -84,7 +96,7 @@ def copy_patched(peer: Peer, path: Path, target: Path) -> Path:
     if (path / peer.landmark).is_file():
         for folder in peer.folders:
             if (path / folder).is_dir():
-                shutil.copytree(path / folder, target / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+                shutil.copytree(path / folder, target / folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
         for card in path.glob("*.dist-info"):
             shutil.copytree(card, target / card.name)
     else:

@@ -7,6 +7,7 @@ import itertools
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +21,21 @@ from benchmarks.timing import Timing, Workload, affordable_rounds, calls_per_sam
 _MOST_QUEUED = 50
 _LONGEST_LEAD_S = 0.1
 _WARM_UPS = 3
+# Of the device's clock, which needs a while to reach its speed: about 0.3 s, then 10 ms that are timed.
+_SPIN_CYCLES, _TIMED_CYCLES = 500_000_000, 20_000_000
+
+
+class ContenderFailed(Exception):  # noqa: N818 (the cause is the error)
+    """Somebody failed while the clock ran.
+
+    Args:
+        name: who.
+        error: why.
+    """
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(name, error)
+        self.name, self.error = name, error
 
 
 @dataclass(frozen=True)
@@ -65,20 +81,20 @@ class EventClock:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        start, end = self._events()
-        cycles = 20_000_000
-        _sleep(1000)
-        torch.cuda.synchronize(device)
+        start, end = self._event(), self._event()
+        # An idle device runs slowly: counted then, a second would have too few cycles.
+        _sleep(_SPIN_CYCLES)
         start.record()
-        _sleep(cycles)
+        _sleep(_TIMED_CYCLES)
         end.record()
         end.synchronize()
-        self._cycles_per_s = cycles / max(start.elapsed_time(end) / 1000, 1e-6)
+        self._cycles_per_s = _TIMED_CYCLES / max(start.elapsed_time(end) / 1000, 1e-6)
 
     def __call__(self, call: Workload, times: int, lead_s: float) -> Sample:
         """See `Clock`."""
-        start, end = self._events()
+        before, start, end = self._event(), self._event(), self._event()
         torch.cuda.synchronize(self._device)
+        before.record()
         if lead_s > 0:
             _sleep(int(lead_s * self._cycles_per_s))
         start.record()
@@ -88,11 +104,13 @@ class EventClock:
         launch_s = time.perf_counter() - started
         end.record()
         end.synchronize()
-        return Sample(start.elapsed_time(end) / times, 1e6 * launch_s / times, 0 < lead_s < launch_s)
+        # The lead as it was: the device's clock rate changes.
+        starved = lead_s > 0 and before.elapsed_time(start) / 1000 < launch_s
+        return Sample(start.elapsed_time(end) / times, 1e6 * launch_s / times, starved)
 
     @staticmethod
-    def _events() -> tuple[Any, Any]:
-        return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    def _event() -> Any:
+        return torch.cuda.Event(enable_timing=True)
 
 
 def make_clock(device: torch.device) -> Clock:
@@ -112,17 +130,27 @@ def take_turns(
         budget_s: seconds for all rounds together.
         sample_ms: the least duration of a sample.
         queued: measure the device alone, without what the program needs to start a kernel.
+
+    Raises:
+        ContenderFailed: a call raised.
     """
+
+    def sample(name: str, times: int, lead_s: float) -> Sample:
+        try:
+            return clock(calls[name], times, lead_s)
+        except Exception as error:
+            raise ContenderFailed(name, error) from error
+
     times: dict[str, int] = {}
     lead_s: dict[str, float] = {}
     round_s = 0.0
-    for name, call in calls.items():
-        first = clock(call, 1, 0.0)
+    for name in calls:
+        first = sample(name, 1, 0.0)
         for _ in range(_WARM_UPS - 1):
-            first = clock(call, 1, 0.0)
+            first = sample(name, 1, 0.0)
             if first.ms > 1000:
                 break
-        first = clock(call, 2, 0.0) if first.ms < 500 else first
+        first = sample(name, 2, 0.0) if first.ms < 500 else first
         most = _MOST_QUEUED if queued else 1000
         times[name] = min(most, calls_per_sample(first.ms, sample_ms))
         lead_s[name] = min(_LONGEST_LEAD_S, 1.5e-6 * first.launch_us * times[name] + 2e-4) if queued else 0.0
@@ -135,7 +163,7 @@ def take_turns(
     try:
         for number in range(affordable_rounds(rounds, round_s, budget_s)):
             for name in turns(names, number):
-                samples[name].append(clock(calls[name], times[name], lead_s[name]))
+                samples[name].append(sample(name, times[name], lead_s[name]))
     finally:
         if was_on:
             gc.enable()
@@ -168,9 +196,14 @@ def cache_bytes(device: torch.device) -> int:
 
 
 def rotated(run: Callable[..., object], sets: Sequence[tuple[Tensor, ...]]) -> Workload:
-    """Call with the next set each time."""
+    """Call with the next set each time; as many results are kept as there are sets.
+
+    A result that was dropped would leave its memory to the next one: all would be written to the same place, and that
+    stays in the cache. The first results are made here, so that no sample waits for new memory.
+    """
     turn = itertools.cycle(sets)
-    return lambda: run(*next(turn))
+    kept = deque((run(*next(turn)) for _ in sets), maxlen=len(sets))
+    return lambda: kept.append(run(*next(turn)))
 
 
 def compulsory_bytes(positions: int, groups: int, depth: int, points: int, itemsize: int, *, backward: bool) -> int:

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.comparison import Settings
 from benchmarks.machine import describe
-from benchmarks.on_gpu import network_suite, operator_suite, training_suite, tune_suite
+from benchmarks.on_gpu import branch_suite, network_suite, operator_suite, training_suite, tune_suite
 from benchmarks.on_gpu.checkouts import DCNV4, DEFORMOPS, OFFICIAL, check
 from benchmarks.on_gpu.checkouts import describe as describe_checkout
 from benchmarks.on_gpu.clock import copy_bandwidth, make_clock
@@ -27,18 +27,21 @@ from benchmarks.on_gpu.targets import judge, table
 
 SUITES: dict[str, Callable[[Setup], Iterator[Trial]]] = {
     "operator": operator_suite.trials,
+    "branch": branch_suite.trials,
     "networks": network_suite.trials,
     "training": training_suite.trials,
     "huge": training_suite.huge_trials,
     "tune": tune_suite.trials,
 }
 # Tuning finds out what to write into a table; it is no part of a report.
-_ALL = ("operator", "networks", "training", "huge")
+_ALL = ("operator", "branch", "networks", "training", "huge")
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _PEERS = (OFFICIAL, DCNV4, DEFORMOPS)
 _RESULTS = Path(__file__).resolve().parents[1] / "results"
 # Writing the last page and leaving takes less.
 _MARGIN_S = 5.0
+# Between two rings of the alarm.
+_AGAIN_S = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,13 +51,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.build:
         return build(peers, options.build)
     deadline = time.monotonic() + options.time_limit - _MARGIN_S if options.time_limit else None
-    setup = make_setup(options, peers)
+    setup = make_setup(options, peers, deadline)
     facts = make_facts(options, setup, peers)
     name = "_".join(dict.fromkeys(options.suite))
     page = Page(Path(options.output), name, facts, quick=setup.quick or setup.on_cpu)
     print("\n".join(f"{key}: {fact}" for key, fact in facts.items()), flush=True)
     suites = list(dict.fromkeys(one for given in options.suite for one in (_ALL if given == "all" else (given,))))
-    state, findings = run(suites, setup, page, deadline)
+    state, findings = run(suites, setup, page)
     print("\n".join(["", *tune_suite.summarize(findings)]))
     print("\n".join(["", "## Targets", "", *table(judge(findings, quick=setup.quick or setup.on_cpu)), ""]))
     print(f"{state}\nwrote {page.files[1]} and {page.files[0]}")
@@ -63,13 +66,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if all(finding.agrees for finding in findings) else 1
 
 
-def run(suites: Sequence[str], setup: Setup, page: Page, deadline: float | None = None) -> tuple[str, list[Finding]]:
+def run(suites: Sequence[str], setup: Setup, page: Page) -> tuple[str, list[Finding]]:
     """Everything that can be done before the deadline; the files are up to date after each comparison."""
     findings: list[Finding] = []
     state = "not finished: the run goes on, or was killed"
     page.write(findings, state)
     try:
-        with alarm(deadline):
+        with alarm(setup.deadline):
             for suite in suites:
                 for trial in SUITES[suite](setup):
                     finding = measure(trial, setup)
@@ -87,17 +90,23 @@ def run(suites: Sequence[str], setup: Setup, page: Page, deadline: float | None 
 
 @contextmanager
 def alarm(deadline: float | None) -> Iterator[None]:
-    """Raises `TimeUp` inside the block at the deadline, a value of ``time.monotonic()``, or never."""
+    """Raises `TimeUp` inside the block at the deadline, a value of ``time.monotonic()``, or never.
+
+    And again each second: Python prints and drops what is raised in a finalizer or a weak reference's callback.
+    """
     if deadline is None:
         yield
         return
     before = signal.signal(signal.SIGALRM, _raise_time_up)
-    signal.setitimer(signal.ITIMER_REAL, max(0.001, deadline - time.monotonic()))
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, deadline - time.monotonic()), _AGAIN_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            # Also if it rang just before it was cleared.
+            signal.signal(signal.SIGALRM, before)
 
 
 def _raise_time_up(number: int, frame: FrameType | None) -> None:
@@ -122,8 +131,14 @@ def parse(arguments: Sequence[str]) -> Namespace:
     add = parser.add_argument
     add("--suite", nargs="+", choices=["all", *SUITES], default=["all"], help="what to measure; all leaves out tune")
     add("--tune", action="store_true", help="the same as --suite tune")
-    add("--variants", nargs="+", choices=["t", "b"], default=["t", "b"], help="sizes in operator and networks")
-    add("--dtypes", nargs="+", choices=list(_DTYPES), default=["fp16", "bf16"], help="types in operator and networks")
+    add("--variants", nargs="+", choices=["t", "b"], default=["t", "b"], help="sizes, except in training and huge")
+    add(
+        "--dtypes",
+        nargs="+",
+        choices=list(_DTYPES),
+        default=["fp16", "bf16"],
+        help="types, except in training and huge",
+    )
     add("--official", type=Path, help="a checkout of OpenGVLab/InternImage or its bare git directory; it is executed")
     add("--dcnv4", type=Path, help="a checkout of OpenGVLab/DCNv4 or its bare git directory; it is executed")
     add("--deformops", type=Path, help="a folder that holds the Python package deformops, version 3; it is executed")
@@ -157,9 +172,12 @@ def parse(arguments: Sequence[str]) -> Namespace:
     return options
 
 
-def make_setup(options: Namespace, peers: Peers) -> Setup:
-    """The clock is calibrated and the copy bandwidth measured here."""
+def make_setup(options: Namespace, peers: Peers, deadline: float | None = None) -> Setup:
+    """The clock is calibrated and the copy bandwidth measured here, on the GPU that was asked for."""
     device = torch.device(options.device)
+    if device.type == "cuda" and device.index is not None:
+        # Streams, events and graphs are the current device's, wherever the tensors lie.
+        torch.cuda.set_device(device)
     clock = make_clock(device)
     rounds = options.rounds or (3 if options.quick else 20)
     dtypes = tuple(_DTYPES[name] for name in dict.fromkeys(options.dtypes))
@@ -170,6 +188,7 @@ def make_setup(options: Namespace, peers: Peers) -> Setup:
         copy_bandwidth(device, clock),
         quick=options.quick,
         rounds=rounds,
+        deadline=deadline,
         variants=tuple(dict.fromkeys(options.variants)),
         dtypes=dtypes,
     )

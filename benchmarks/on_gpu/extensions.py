@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -171,20 +172,24 @@ def build_extension(name: str, sources: Path, folder: Path, architecture: str) -
     from torch.utils import cpp_extension
 
     cpp_extension.CUDA_HOME = str(home)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "lock").unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     files = [*sources.glob("*.cpp"), *sources.glob("cpu/*.cpp"), *sources.glob("cuda/*.cu")]
     print(f"building {name} for compute capability {architecture} (minutes, once per PyTorch version) ...", flush=True)
-    module = cpp_extension.load(
-        name,
-        sorted(map(str, files)),
-        extra_include_paths=[str(sources), *map(str, library_headers(home))],
-        # As in their setup.py.
-        extra_cflags=["-DWITH_CUDA"],
-        extra_cuda_cflags=["-DWITH_CUDA", "-DCUDA_HAS_FP16=1", "-O3"],
-        build_directory=str(folder),
-        with_cuda=True,
-    )
+    # Elsewhere first: a linker that is stopped leaves a part of a library, which every later run would load.
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as draft:
+        module: Any = cpp_extension.load(
+            name,
+            sorted(map(str, files)),
+            extra_include_paths=[str(sources), *map(str, library_headers(home))],
+            # As in their setup.py.
+            extra_cflags=["-DWITH_CUDA"],
+            extra_cuda_cflags=["-DWITH_CUDA", "-DCUDA_HAS_FP16=1", "-O3"],
+            build_directory=draft,
+            with_cuda=True,
+        )
+        # Of the folder only the library is needed again, and it stays loaded.
+        folder.mkdir(exist_ok=True)
+        module.__file__ = str((Path(draft) / f"{name}.so").replace(folder / f"{name}.so"))
     return cast(ModuleType, module)
 
 

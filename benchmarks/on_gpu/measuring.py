@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,15 @@ from torch import Tensor
 
 from benchmarks.comparison import Agreement, Contender, Result, Row
 from benchmarks.memory import Memory, process_peak_mib
-from benchmarks.on_gpu.clock import Clock, Reading, take_turns
+from benchmarks.on_gpu.clock import Clock, ContenderFailed, Reading, take_turns
 from benchmarks.on_gpu.extensions import Missing, Peers, in_a_line
 from benchmarks.timing import Workload, paired_ratio
 
 _MIB = 2**20
+# For the rounds of calls that take a large part of a second: ten would leave the fewest samples only.
+LONG_BUDGET_S = 60.0
+# What the rounds may take of the time that is left; warming up comes before.
+_SHARE_OF_THE_REST = 0.7
 
 
 class TimeUp(BaseException):
@@ -40,7 +45,8 @@ class Setup:
         copy_bytes_per_s: what a large copy reaches.
         quick: few repeats and small batches; nothing is judged.
         rounds: samples per contender.
-        budget_s: seconds for the rounds of one comparison.
+        budget_s: seconds for the rounds of one comparison, unless it asks for more.
+        deadline: when `TimeUp` comes, a value of ``time.monotonic()``; None for never.
         variants: of InternImage, ``t`` and ``b``.
         dtypes: 16-bit types by preference.
     """
@@ -52,6 +58,7 @@ class Setup:
     quick: bool = False
     rounds: int = 20
     budget_s: float = 10.0
+    deadline: float | None = None
     variants: tuple[str, ...] = ("t", "b")
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16)
 
@@ -59,6 +66,13 @@ class Setup:
     def on_cpu(self) -> bool:
         """A dry run: it shows that the code runs."""
         return self.device.type != "cuda"
+
+    def affordable_s(self, wished: float | None) -> float:
+        """Seconds for the rounds of a comparison that begins now."""
+        budget = self.budget_s if wished is None else wished
+        if self.deadline is None:
+            return budget
+        return min(budget, max(0.0, _SHARE_OF_THE_REST * (self.deadline - time.monotonic())))
 
 
 @dataclass
@@ -76,6 +90,7 @@ class Trial:
         images_per_call: for images per second.
         moved_bytes: compulsory bytes per call.
         queued: measure the device alone.
+        budget_s: seconds for the rounds; None for what all have.
         notes: more lines for people.
     """
 
@@ -89,6 +104,7 @@ class Trial:
     images_per_call: int | None = None
     moved_bytes: int | None = None
     queued: bool = False
+    budget_s: float | None = None
     notes: list[str] = field(default_factory=list)
 
     def extended(self, title: str, key: Mapping[str, str]) -> Trial:
@@ -110,16 +126,15 @@ class Trial:
         reason = None
         try:
             yield
-        except Missing as missing:
-            reason = str(missing)
-        except torch.cuda.OutOfMemoryError:
-            reason = "out of GPU memory"
         except Exception as error:
-            reason = in_a_line(error)
-            _check_device(error)
+            reason = _reason(error)
         if reason is not None:
-            self.skipped.append((name, reason))
-            say_once(f"skipped: {name}: {reason}")
+            self.skip(name, reason)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Keep and print why somebody has no row."""
+        self.skipped.append((name, reason))
+        say_once(f"skipped: {name}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -149,21 +164,7 @@ class Finding(Result):
 
 def measure(trial: Trial, setup: Setup) -> Finding:
     """Time everybody in turns; a ratio only where both results are right."""
-    calls = {contender.name: contender.call for contender in trial.contenders}
-    readings: dict[str, Reading] = {}
-    if calls:
-        try:
-            readings = take_turns(
-                calls,
-                setup.clock,
-                rounds=setup.rounds,
-                budget_s=setup.budget_s,
-                sample_ms=1.0 if setup.quick else 5.0 if trial.queued else 50.0,
-                queued=trial.queued,
-            )
-        except Exception as error:
-            _check_device(error)
-            trial.skipped += [(name, f"the comparison failed: {in_a_line(error)}") for name in calls]
+    readings = _readings(trial, setup)
     rows: list[Row] = []
     shares: dict[str, float] = {}
     for name, reading in readings.items():
@@ -185,6 +186,28 @@ def measure(trial: Trial, setup: Setup) -> Finding:
         shares,
         (*trial.notes, *_notes(trial, readings, shares, setup)),
     )
+
+
+def _readings(trial: Trial, setup: Setup) -> dict[str, Reading]:
+    """Everybody's times; whoever fails while the clock runs is dropped, and the others take turns again without it."""
+    while trial.contenders:
+        try:
+            return take_turns(
+                {contender.name: contender.call for contender in trial.contenders},
+                setup.clock,
+                rounds=setup.rounds,
+                budget_s=setup.affordable_s(trial.budget_s),
+                sample_ms=1.0 if setup.quick else 5.0 if trial.queued else 50.0,
+                queued=trial.queued,
+            )
+        except ContenderFailed as failed:
+            name, reason = failed.name, _reason(failed.error)
+        trial.skip(name, f"failed while the clock ran: {reason}")
+        trial.contenders[:] = [contender for contender in trial.contenders if contender.name != name]
+        trial.memory.pop(name, None)
+        # Outside of the handler: the error holds what the call had allocated.
+        release()
+    return {}
 
 
 def refusal(agreements: list[Agreement], name: str) -> str | None:
@@ -259,7 +282,31 @@ def default_cache() -> Path:
     return Path.home() / ".cache" / "internimage" / "benchmark_peers"
 
 
-def _check_device(error: Exception) -> None:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, whoever says so: PyTorch, cuDNN, cuBLAS or Triton.
+
+    >>> is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")), is_out_of_memory(RuntimeError("no"))
+    (True, False)
+    """
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text.lower() or "ALLOC_FAILED" in text)
+
+
+def _reason(error: Exception) -> str:
+    """Why somebody has no row, in a line.
+
+    Raises:
+        DeviceLost: nobody will have one.
+    """
+    check_device(error)
+    if isinstance(error, Missing):
+        return str(error)
+    return "out of GPU memory" if is_out_of_memory(error) else in_a_line(error)
+
+
+def check_device(error: Exception) -> None:
     """Nothing runs after a CUDA error that stays; tell it from an error of this call alone."""
     if "CUDA error" in str(error) or "illegal memory access" in str(error):
         try:

@@ -6,6 +6,7 @@ import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from math import prod
 from typing import Any, Literal, Protocol
 
@@ -30,7 +31,7 @@ _POINTS = 9
 class Launch(Protocol):
     """What tuning needs of the module that holds our configurations."""
 
-    def shape(self, kind: Kind, itemsize: int, depth: int, points: int) -> Any:
+    def shape(self, kind: Kind, itemsize: int, depth: int, points: int, rows: int) -> Any:
         """What the best configuration depends on."""
         ...
 
@@ -59,13 +60,13 @@ class TritonLaunch:
             self._module: Any = importlib.import_module(_MODULE)
         except ImportError as error:
             raise Missing(f"there is nothing to tune: {_MODULE} can't be imported ({error})") from error
-        for name in ("ShapeClass", "candidates", "use_config"):
+        for name in ("ShapeClass", "are_few", "candidates", "use_config"):
             if not hasattr(self._module, name):
                 raise Missing(f"there is nothing to tune: {_MODULE} has no {name}")
 
-    def shape(self, kind: Kind, itemsize: int, depth: int, points: int) -> Any:
+    def shape(self, kind: Kind, itemsize: int, depth: int, points: int, rows: int) -> Any:
         """See `Launch`."""
-        return self._module.ShapeClass(kind, itemsize, depth, points)
+        return self._module.ShapeClass(kind, itemsize, depth, points, self._module.are_few(rows))
 
     def candidates(self, shape: Any) -> Sequence[Any]:
         """See `Launch`."""
@@ -89,10 +90,18 @@ def trials(setup: Setup, launch: Launch | None = None) -> Iterator[Trial]:
             yield Trial("Launch configurations", {"suite": "tune"}, skipped=[("tuning", str(reason))])
             say_once(str(reason))
             return
-    for stage in [*stages(setup), *_wide_stages(setup)]:
+    for stage in [*stages(setup), *_single_images(setup), *_wide_stages(setup)]:
         for kind in ("forward", "backward"):
             yield _tune_trial(stage, kind, launch, setup)
             release()
+
+
+def _single_images(setup: Setup) -> list[Stage]:
+    """The first variant's stages at batch 1, which do not fill a GPU."""
+    first = [stage for stage in stages(setup) if stage.variant == setup.variants[0]]
+    cases = (replace(stage.case, name=f"{stage.case.name}, one image", batch=1) for stage in first)
+    found = [Stage(stage.variant, stage.number, case) for stage, case in zip(first, cases, strict=True)]
+    return [] if setup.on_cpu else found
 
 
 def _wide_stages(setup: Setup) -> list[Stage]:
@@ -114,12 +123,14 @@ def _wide_stages(setup: Setup) -> list[Stage]:
 def _tune_trial(stage: Stage, kind: Kind, launch: Launch, setup: Setup) -> Trial:
     case = stage.case
     itemsize = case.dtype.itemsize
+    shape = launch.shape(kind, itemsize, case.depth, _POINTS, case.batch * case.height * case.width * case.groups)
     key = {
         "suite": "tune",
         "kind": kind,
         "itemsize": str(itemsize),
         "group_width": str(case.depth),
         "points": str(_POINTS),
+        "few_rows": str(getattr(shape, "few", False)),
         "arch": architecture(setup.device),
     }
     trial = Trial(f"Configurations, {case.title(kind == 'backward')}", key, queued=True)
@@ -129,7 +140,6 @@ def _tune_trial(stage: Stage, kind: Kind, launch: Launch, setup: Setup) -> Trial
     implementation = makers("softmax", setup.peers)[OURS]()
     count = rotation_count(stage.moved[0], cache_bytes(setup.device))
     inner = workload(implementation, inputs, count, backward=kind == "backward")
-    shape = launch.shape(kind, itemsize, case.depth, _POINTS)
     for config in launch.candidates(shape):
         name = launch.entry(config)
         with trial.attempt(name):
@@ -159,21 +169,21 @@ def architecture(device: torch.device) -> str:
 
 
 def summarize(findings: Sequence[Finding]) -> list[str]:
-    """The best configuration of each class, by the geometric mean of its slowdown over all its shapes."""
+    """The best configuration of each class, by the geometric mean of its times over each shape's best time."""
     slowdowns: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for finding in findings:
         valid = [row for row in finding.rows if row.refused is None]
         if finding.key.get("suite") != "tune" or not valid:
             continue
         best = min(row.timing.median_ms for row in valid)
-        group = tuple(finding.key[name] for name in ("arch", "kind", "itemsize", "group_width", "points"))
+        group = tuple(finding.key[name] for name in ("arch", "kind", "itemsize", "group_width", "few_rows", "points"))
         for row in valid:
             slowdowns[group][row.name].append(row.timing.median_ms / best)
     if not slowdowns:
         return []
     lines = [
-        "| architecture | kind | itemsize | group width | points | best configuration | from the best of each shape |",
-        "| --- | --- | ---: | ---: | ---: | --- | ---: |",
+        "| architecture | kind | itemsize | group width | few rows | points | best configuration | over the best |",
+        "| --- | --- | ---: | ---: | --- | ---: | --- | ---: |",
     ]
     for group, configs in slowdowns.items():
         shapes = max(len(ratios) for ratios in configs.values())

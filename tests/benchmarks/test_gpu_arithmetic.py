@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from benchmarks.comparison import Agreement, Row
 from benchmarks.memory import Memory
 from benchmarks.on_gpu import kernels, network_suite, training_suite, tune_suite
-from benchmarks.on_gpu.clock import (
-    EventClock,
-    Reading,
-    Sample,
-    compulsory_bytes,
-    rotated,
-    rotation_count,
-    take_turns,
-)
+from benchmarks.on_gpu.clock import Reading, compulsory_bytes, rotation_count
 from benchmarks.on_gpu.kernels import pack_group_by_group, pack_point_by_point
 from benchmarks.on_gpu.measuring import Finding
 from benchmarks.on_gpu.targets import Verdict, judge
 from benchmarks.on_gpu.training_suite import largest_batch
-from benchmarks.timing import Ratio, Timing, Workload
+from benchmarks.timing import Ratio, Timing
 
 from internimage.ops.dcnv3.triton_tuning import Config, ShapeClass
 
@@ -46,58 +36,6 @@ def test_inputs_rotate_past_twice_the_cache(set_bytes: int, expected: int) -> No
     count = rotation_count(set_bytes, cache)
     assert count == expected
     assert (count - 1) * set_bytes >= 2 * cache, "between two uses of a set at least twice the cache is read"
-
-
-def test_rotated_takes_one_set_after_the_other() -> None:
-    seen: list[float] = []
-    call = rotated(lambda tensor: seen.append(float(tensor)), [(torch.tensor(1.0),), (torch.tensor(2.0),)])
-    for _ in range(5):
-        call()
-    assert seen == [1.0, 2.0, 1.0, 2.0, 1.0]
-
-
-def test_turns_are_interleaved_and_short_calls_repeat() -> None:
-    order: list[str] = []
-
-    def clock(call: Workload, times: int, lead_s: float) -> Sample:
-        name = str(call())
-        order.append(name)
-        assert (lead_s > 0) == (len(order) > 12), "after the warm-up the device is kept busy first"
-        return Sample(2.0 if name == "a" else 0.5, 10.0, starved=name == "b")
-
-    calls = {name: partial(str, name) for name in "abc"}
-    readings = take_turns(calls, clock, rounds=4, budget_s=10.0, sample_ms=5.0, queued=True)
-    assert "".join(order) == "aaaabbbbcccc" + "abcacbcabcba"
-    assert readings["a"].timing == Timing((2.0,) * 4, 3)
-    assert readings["b"].timing.calls_per_sample == 10
-    assert [reading.starved for reading in readings.values()] == [False, True, False]
-
-
-def test_event_clock_keeps_the_device_busy_while_calls_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[Any] = []
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self) -> None:
-            log.append("event")
-
-        def synchronize(self) -> None:
-            log.append("wait")
-
-        def elapsed_time(self, other: object) -> float:
-            return 10.0
-
-    fake = {"Event": Event, "_sleep": log.append, "synchronize": lambda device: log.append("idle")}
-    for name, value in fake.items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    clock = EventClock(torch.device("cuda"))
-    log.clear()
-    sample = clock(lambda: log.append("call"), 2, 1e-3)
-    # 20 million cycles lasted 10 ms, so a millisecond is 2 million.
-    assert log == ["idle", 2_000_000, "event", "call", "call", "event", "wait"]
-    assert sample.ms == 5.0
 
 
 def test_peers_layouts_hold_the_same_numbers() -> None:
@@ -203,16 +141,34 @@ def test_inference_is_compared_with_the_better_of_each_rival() -> None:
     key = {"suite": "networks", "variant": "b", "dtype": "float16", "mode": network_suite.COMPILED_TOO}
     rivals = [
         row(network_suite.FLASH, 12.0),
+        row(network_suite.FLASH_COMPILED, 11.0),
         row(network_suite.CONVNEXT, 20.0),
         row(network_suite.CONVNEXT_COMPILED, 9.0),
     ]
     assert verdicts([finding(key, row(network_suite.COMPILED, 10.0), *rivals)])[5].status == "met"
     assert verdicts([finding(key, row(network_suite.COMPILED, 10.1), *rivals)])[5].status == "missed"
-    alone = finding(key, row(network_suite.COMPILED, 10.0), *rivals[1:], skipped=(network_suite.FLASH, "no path given"))
+    alone = finding(key, row(network_suite.COMPILED, 10.0), *rivals[2:], skipped=(network_suite.FLASH, "no path given"))
     assert verdicts([alone])[5].status == "not measured"
     assert "no path given" in verdicts([alone])[5].detail
     early = finding(key | {"mode": network_suite.AS_WRITTEN}, row(network_suite.EAGER, 1.0), *rivals)
     assert verdicts([early])[5].detail == "the suite networks did not come to it"
+
+
+def test_inference_counts_the_last_comparison_and_names_whom_it_did_not_reach() -> None:
+    key = {"suite": "networks", "variant": "b", "dtype": "float16"}
+    ours, convnext = row(network_suite.COMPILED, 10.0), row(network_suite.CONVNEXT_COMPILED, 9.5)
+    rivals = [row(network_suite.FLASH, 12.0), row(network_suite.CONVNEXT, 20.0), convnext]
+    first = finding(key | {"mode": network_suite.COMPILED_TOO}, ours, *rivals)
+    assert verdicts([first])[5].status == "not measured"
+    assert "FlashInternImage, compiled was not reached" in verdicts([first])[5].detail
+    last = key | {"mode": network_suite.EVERYBODY}
+    good = finding(last, ours, *rivals, row(network_suite.FLASH_COMPILED, 10.5))
+    bad = finding(last, ours, *rivals, row(network_suite.FLASH_COMPILED, 9.0))
+    failed = finding(last, ours, *rivals, skipped=(network_suite.FLASH_COMPILED, "does not compile"))
+    assert [verdicts([first, finding])[5].status for finding in (good, bad, failed)] == ["met", "missed", "met"]
+    assert verdicts([first, good])[5].detail.count("float16") == 2, "each rival once"
+    lost = finding(last, *rivals, skipped=(network_suite.COMPILED, "failed while the clock ran: no"))
+    assert verdicts([first, lost])[5].detail == verdicts([first])[5].detail, "what was measured before counts"
 
 
 def test_huge_says_batch_and_memory() -> None:
@@ -229,14 +185,15 @@ def test_a_quick_run_decides_nothing() -> None:
 
 def test_the_best_configuration_is_best_on_all_shapes_together() -> None:
     key = {"suite": "tune", "arch": "sm_90", "kind": "forward", "itemsize": "2", "group_width": "16", "points": "9"}
+    key["few_rows"] = "False"
     first = finding(key, row("(1, 4)", 1.0), row("(2, 4)", 1.2), row("(1, 1)", 0.1, refused="refused: wrong"))
     second = finding(key, row("(1, 4)", 2.0), row("(2, 4)", 1.0), row("(1, 1)", 0.1, refused="refused: wrong"))
     (line,) = tune_suite.summarize([first, second])[2:]
-    assert line == "| sm_90 | forward | 2 | 16 | 9 | `(2, 4)` | 9.5 % |"
+    assert line == "| sm_90 | forward | 2 | 16 | False | 9 | `(2, 4)` | 9.5 % |"
     assert tune_suite.summarize([]) == []
 
 
 def test_entries_are_written_as_our_table_writes_them() -> None:
-    config = tune_suite.TritonLaunch().candidates(ShapeClass("forward", 2, 16, 9))[0]
-    assert tune_suite.TritonLaunch().entry(config) == "Config(1, 2, 3)"
-    assert config == Config(1, 2, 3)
+    launch = tune_suite.TritonLaunch()
+    for config in launch.candidates(ShapeClass("forward", 2, 16, 9)):
+        assert eval(launch.entry(config), {"Config": Config}) == config  # the entry itself, written by us

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from benchmarks.on_gpu import extensions
 from benchmarks.on_gpu.checkouts import DCNV4, DEFORMOPS, OFFICIAL, Peer, check, copy_patched, describe, fingerprint
 from benchmarks.on_gpu.extensions import Missing, Peers
+from benchmarks.on_gpu.measuring import TimeUp
 from benchmarks.on_gpu.patches import CPP_PATCHES, PYTHON_PATCHES, patched
 
 CUDA = torch.device("cuda")
@@ -92,6 +95,65 @@ def test_a_work_tree_and_a_bare_directory_are_copied_and_patched(bare: bool, tmp
     assert ("commit" in describe(OFFICIAL, path)) == bare
     assert str(tmp_path) not in describe(OFFICIAL, path)
     assert fingerprint(OFFICIAL, path) == fingerprint(OFFICIAL, path)
+
+
+def test_a_changed_work_tree_is_another_build(tmp_path: Path) -> None:
+    make_bare(tmp_path / "a", tmp_path / "b")
+    path = tmp_path / "a"
+    clean, other = fingerprint(OFFICIAL, path), path / "classification/ops_dcnv3/src/more.cu"
+    assert describe(OFFICIAL, path) == describe(OFFICIAL, tmp_path / "b")
+    other.write_text("one", encoding="utf-8")
+    first = fingerprint(OFFICIAL, path)
+    assert describe(OFFICIAL, path).endswith(" with changes")
+    other.write_text("two", encoding="utf-8")
+    second = fingerprint(OFFICIAL, path)
+    assert len({clean, first, second}) == 3
+    other.unlink()
+    (path / "classification/ops_dcnv3/DCNv3.so").write_text("built there", encoding="utf-8")
+    (path / "README.md").write_text("not compiled", encoding="utf-8")
+    assert fingerprint(OFFICIAL, path) == clean
+
+
+@pytest.fixture
+def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine that can build, and the folder of builds."""
+    from torch.utils import cpp_extension
+
+    monkeypatch.setattr(extensions, "cuda_home", lambda: tmp_path / "toolkit")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    for name in ("CUDA_HOME", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.setenv(name, "")
+    return tmp_path / "cache"
+
+
+def test_a_build_that_is_stopped_leaves_nothing_to_load(
+    nvcc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(name: str, sources: list[str], *, build_directory: str, **options: Any) -> ModuleType:
+        (Path(build_directory) / f"{name}.so").write_bytes(b"half a libr")
+        raise TimeUp
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", stopped)
+    with pytest.raises(TimeUp):
+        extensions.build_extension("DCNv3", tmp_path, nvcc / "build", "9.0")
+    assert list(nvcc.iterdir()) == []
+
+
+def test_a_build_that_is_done_is_taken_again(nvcc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, sources: list[str], *, build_directory: str, **options: Any) -> ModuleType:
+        (Path(build_directory) / "vision.o").touch()
+        (Path(build_directory) / f"{name}.so").write_bytes(b"a library")
+        return ModuleType(name)
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
+    module = extensions.build_extension("DCNv3", tmp_path, nvcc / "build", "9.0")
+    assert module.__file__ == str(nvcc / "build/DCNv3.so")
+    assert [path.name for path in nvcc.rglob("*")] == ["build", "DCNv3.so"]
+    loaded: list[Path] = []
+    monkeypatch.setattr(extensions, "_load_file", lambda file, name: loaded.append(file))
+    extensions.build_extension("DCNv3", tmp_path, nvcc / "build", "9.0")
+    assert loaded == [nvcc / "build/DCNv3.so"]
 
 
 def test_missing_peers_say_why(tmp_path: Path) -> None:

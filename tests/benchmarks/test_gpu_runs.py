@@ -138,11 +138,52 @@ def test_the_alarm_ends_a_comparison_that_takes_too_long(tmp_path: Path, monkeyp
     monkeypatch.setitem(command.SUITES, "operator", endless)
     started = time.monotonic()
     page = Page(tmp_path, "operator", FACTS, quick=True)
-    state, findings = command.run(["operator"], setup(), page, deadline=started + 1.0)
+    state, findings = command.run(["operator"], setup(deadline=started + 1.0), page)
     assert time.monotonic() - started < 30
     assert state.startswith("stopped: the time limit")
     assert len(findings) == 1
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_the_alarm_rings_again_where_python_drops_what_it_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+
+    class Slow:
+        def __del__(self) -> None:
+            time.sleep(5)
+
+    def work() -> None:
+        # Gone at once: the first ring finds its finalizer running.
+        Slow()
+        time.sleep(5)
+
+    monkeypatch.setattr(command, "_AGAIN_S", 0.05)
+    before = signal.getsignal(signal.SIGALRM)
+    started = time.monotonic()
+    with pytest.raises(TimeUp), command.alarm(started + 0.05):
+        work()
+    assert [entry.exc_type for entry in dropped] == [TimeUp]
+    assert time.monotonic() - started < 4
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:1", [torch.device("cuda:1")]), ("cuda", [])])
+def test_the_device_that_was_asked_for_is_the_current_one(
+    device: str, expected: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current: list[torch.device] = []
+    calibrated: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(command, "make_clock", lambda device: calibrated.append(len(current)))
+    monkeypatch.setattr(command, "copy_bandwidth", lambda device, clock: 1e12)
+    options = command.parse(["--device", device])
+    made = command.make_setup(options, Peers({}, Path("unused"), torch.device(device)), deadline=12.0)
+    assert current == expected
+    assert calibrated == [len(expected)], "before the clock is calibrated"
+    assert made.deadline == 12.0
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -176,8 +217,8 @@ def test_refusals_missing_peers_and_notes_stand_on_the_page(tmp_path: Path) -> N
 
 def test_tuning_times_the_candidates_and_says_where_there_are_none() -> None:
     class Launch:
-        def shape(self, *numbers: object) -> object:
-            return numbers
+        def shape(self, kind: str, itemsize: int, depth: int, points: int, rows: int) -> object:
+            return kind, itemsize, depth, points, rows
 
         def candidates(self, shape: object) -> list[int]:
             return [1, 2]

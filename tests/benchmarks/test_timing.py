@@ -55,6 +55,19 @@ def test_nobody_always_follows_the_same_neighbour() -> None:
     assert all(len(neighbours) == 2 for neighbours in before.values()), before
 
 
+@pytest.mark.parametrize("names", ["ab", "abc", "abcd"])
+def test_everybody_comes_equally_often_at_every_place(names: str) -> None:
+    rounds = [turns(names, number) for number in range(2 * len(names))]
+    for place in range(len(names)):
+        assert sorted(order[place] for order in rounds) == sorted(2 * names)
+
+
+def test_two_swap_their_places() -> None:
+    orders = ["".join(turns("ab", number)) for number in range(20)]
+    assert orders[:2] == ["ab", "ba"]
+    assert orders.count("ab") == orders.count("ba") == 10
+
+
 def test_samples_are_each_round_s_time_without_the_warm_up() -> None:
     machine = Machine()
     # Two warm-up calls, then five rounds; one round is slow.
