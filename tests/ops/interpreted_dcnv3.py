@@ -192,7 +192,7 @@ def test_sabotage_is_rejected(sabotage: Sabotage) -> None:
 @pytest.mark.usefixtures("atomic")
 def test_a_forgotten_tile_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One program less than needed: what it left out is NaN, and no tolerance takes that."""
-    monkeypatch.setattr(triton_launch.triton, "cdiv", lambda a, b: max(1, (a + b - 1) // b - 1))
+    monkeypatch.setattr(triton_launch, "_ceil", lambda a, b: max(1, (a + b - 1) // b - 1))
     case = Case("two_programs", "", (1, 20, 8, 2, 2), replace(BASE, kernel=(1, 1), padding=(0, 0)))
     tensors = case.tensors(torch.float32)
     with pytest.raises(AssertionError, match="inf"):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -94,27 +94,24 @@ class Problem:
 
         The equation's ``stride*o - padding + c + scale*(dilation*i - c + offset)``, sorted by o, i and offset.
         """
-        g, scale = self.geometry, self.geometry.offset_scale
-        starts = (float(c - padding - scale * c) for c, padding in zip(g.center, g.padding, strict=True))
-        return (*g.stride, *starts, *(float(scale * dilation) for dilation in g.dilation), float(scale))
+        return _window(self.geometry)
 
     @property
     def constants(self) -> dict[str, Any]:
         """What kernels are compiled for, configuration apart."""
         kernel_h, kernel_w = self.geometry.kernel_size
-        pixels, outputs = (tensor.shape[1] * tensor.shape[2] for tensor in (self.value, self.mask))
-        widest = max(self.groups * self.depth, self.groups * self.points * 2)
-        strides = self.offset_stride, self.mask_stride, widest
-        largest = pixels * self.groups * self.depth, *(outputs * stride for stride in strides)
+        groups, depth, points = self.groups, self.depth, self.points
+        (_, height, width, *_), (_, out_height, out_width, *_) = self.value.shape, self.mask.shape
+        stride = max(self.offset_stride, self.mask_stride, groups * depth, groups * points * 2)
         return {
             "KERNEL_H": kernel_h,
             # Never reached where no point is left out.
             "CENTER": (kernel_h * kernel_w) // 2 if self.geometry.remove_center else kernel_h * kernel_w,
-            "POINTS": self.points,
+            "POINTS": points,
             "NORMALIZE": _NORMALIZE[self.normalize],
-            "GROUPS": self.groups,
-            "DEPTH": self.depth,
-            "WIDE": any(elements >= _INT32 for elements in largest),
+            "GROUPS": groups,
+            "DEPTH": depth,
+            "WIDE": height * width * groups * depth >= _INT32 or out_height * out_width * stride >= _INT32,
         }
 
     def part(self, images: slice) -> Problem:
@@ -154,7 +151,7 @@ def _launch(kernel: Any, kind: str, problem: Problem, tensors: tuple[Tensor, ...
     rows, columns, strip = problem.mask.shape[1], problem.mask.shape[2], _strip(problem.mask.shape[2])
 
     def programs(chosen: dict[str, Any]) -> Any:
-        return triton.cdiv(rows * strip * problem.groups, chosen["ROWS"]) * triton.cdiv(columns, strip)
+        return _ceil(rows * strip * problem.groups, chosen["ROWS"]) * _ceil(columns, strip)
 
     _run(launch, programs, problem, tensors, STRIP=strip, **constants, **config)
 
@@ -166,8 +163,8 @@ def _launch_gather(problem: Problem, tensors: tuple[Tensor, ...]) -> None:
     tile, channels = constants["TILE"], constants["CHANNELS"]
 
     def programs(_: dict[str, Any]) -> Any:
-        tiles = triton.cdiv(height, tile) * triton.cdiv(width, tile)
-        return tiles * problem.groups * triton.cdiv(problem.depth, channels)
+        tiles = _ceil(height, tile) * _ceil(width, tile)
+        return tiles * problem.groups * _ceil(problem.depth, channels)
 
     _run(_launcher(gather_kernel, problem), programs, problem, tensors, **constants)
 
@@ -229,6 +226,18 @@ def _launcher(kernel: Any, problem: Problem) -> Launcher:
         wrapped[grid](*arguments, **constants)
 
     return launch
+
+
+def _ceil(number: Any, divisor: Any) -> Any:
+    """triton.cdiv, in a tenth of its time."""
+    return (number + divisor - 1) // divisor
+
+
+@cache
+def _window(geometry: DCNv3Geometry) -> tuple[int | float, ...]:
+    g, scale = geometry, geometry.offset_scale
+    starts = (float(c - padding - scale * c) for c, padding in zip(g.center, g.padding, strict=True))
+    return (*g.stride, *starts, *(float(scale * dilation) for dilation in g.dilation), float(scale))
 
 
 def _strip(out_width: int | torch.SymInt) -> int:

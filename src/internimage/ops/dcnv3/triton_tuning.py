@@ -91,6 +91,7 @@ class ShapeClass:
             shares.append(2 * shares[-1])
         return shares
 
+    @cache  # noqa: B019  # classes are few, and configurations
     def constants(self, config: Config, warp_size: int) -> dict[str, int]:
         """The kernels' arguments that follow: rows of a program, and the parts in which a thread takes its channels."""
         width = self.vector * config.threads_per_row
@@ -122,9 +123,11 @@ def warp_size(architecture: str) -> int:
 
 def default(shape: ShapeClass, architecture: str) -> Config:
     """The table's configuration, or an estimate where nothing was timed."""
-    known = _find(shape, architecture)
-    if known is not None:
-        return known
+    return _find(shape, architecture) or _estimate(shape, architecture)
+
+
+@cache
+def _estimate(shape: ShapeClass, architecture: str) -> Config:
     family = next((family for family in _FAMILIES if architecture.startswith(family)), "")
     shares = shape.threads_per_row
     spread = shape.few or (shape.kind == "backward" and family in _SCALAR_ATOMICS)
