@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,26 +10,29 @@ import torch
 from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from internimage import InternImageConfig, create_model
+from internimage.model import fused
 
 pytestmark = pytest.mark.usefixtures("hopper")
 
 
-def on_fake_gpu(model: nn.Module) -> nn.Module:
+def on_fake_gpu(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
     """In place; only under a `FakeTensorMode`."""
     for module in model.modules():
         for name, each in module._parameters.items():
             if each is not None:
-                module._parameters[name] = nn.Parameter(torch.empty_like(each, device="cuda", dtype=torch.bfloat16))
+                module._parameters[name] = nn.Parameter(torch.empty_like(each, device="cuda", dtype=dtype))
         for name, each in module._buffers.items():
             if each is not None:
                 module._buffers[name] = torch.empty_like(each, device="cuda")
     return model
 
 
-def graph_of(model: nn.Module, image: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.Node]:
+def graph_of(
+    model: nn.Module, image: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype = torch.bfloat16
+) -> list[torch.fx.Node]:
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
@@ -39,9 +43,11 @@ def graph_of(model: nn.Module, image: tuple[int, ...], monkeypatch: pytest.Monke
     torch._dynamo.reset()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         compiled = torch.compile(
-            on_fake_gpu(model.eval()), backend=aot_autograd(fw_compiler=keep, inference_compiler=keep), fullgraph=True
+            on_fake_gpu(model.eval(), dtype),
+            backend=aot_autograd(fw_compiler=keep, inference_compiler=keep),
+            fullgraph=True,
         )
-        compiled(torch.empty(image, device="cuda", dtype=torch.bfloat16))
+        compiled(torch.empty(image, device="cuda", dtype=dtype))
     (graph,) = graphs
     return [node for node in graph.graph.nodes if node.op == "call_function"]
 
@@ -73,6 +79,62 @@ def test_two_kernels_a_block_and_one_copy(changes: dict[str, Any], monkeypatch: 
     # The stem's, the downsampling layers' and the head's convolutions; none is depth-wise.
     groups = [node.args[8] for node in nodes if node.target is torch.ops.aten.convolution.default]
     assert groups == [1] * (2 + 3 + 1)
+
+
+@pytest.fixture
+def autocast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In bfloat16 on a GPU that is not there: torch.autocast would find none."""
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    torch.set_autocast_dtype("cuda", before)
+    torch.clear_autocast_cache()
+
+
+@pytest.mark.usefixtures("autocast")
+@pytest.mark.parametrize("changes", [{}, {"post_norm": True}], ids=["norm_first", "norm_last"])
+def test_autocast_rounds_a_map_once(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layer normalisation gives float32: its map is rounded for branch and projection together."""
+    config = InternImageConfig.stacked(32, 16, 1, 2, **changes)
+    nodes = graph_of(create_model(config, num_classes=10), (2, 3, 64, 96), monkeypatch, torch.float32)
+    launches = [node for node in nodes if "triton_kernel_wrapper" in str(node.target)]
+    maps = [node.kwargs["kwargs"]["x_ptr"] for node in launches if "x_ptr" in node.kwargs["kwargs"]]
+    assert [each.meta["val"].dtype for each in maps] == [torch.bfloat16] * sum(config.depths)
+    rounded = [node.args[0] for node in nodes if node.target is torch.ops.aten._to_copy.default]
+    assert len(rounded) == len(set(rounded))
+
+
+def test_views_in_place_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FSDP hands out views of its one parameter during forward: no reason for the long way."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    # The plain tensors of this GPU are fake ones.
+    monkeypatch.setattr(fused, "Tensor", FakeTensor)
+    taken: list[Any] = []
+    monkeypatch.setattr(fused, "depthwise_branch", lambda x, *_: taken.append(x))
+    with FakeTensorMode():
+        x = torch.empty(2, 6, 5, 8, device="cuda", dtype=torch.bfloat16)
+        conv, norm = (on_fake_gpu(each) for each in (nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.LayerNorm(8)))
+        parameters = [dict(each.named_parameters()) for each in (conv, norm)]
+    for views in (False, True):
+        for layer, own in zip((conv, norm), parameters, strict=True):
+            for name, each in own.items():
+                layer._parameters[name] = each.view(each.shape) if views else each
+        fused.depthwise(x, conv, norm, nn.GELU())
+    # Without use_orig_params they are plain attributes.
+    for layer in (conv, norm):
+        for name in list(layer._parameters):
+            object.__setattr__(layer, name, layer._parameters.pop(name))
+    fused.depthwise(x, conv, norm, nn.GELU())
+    assert len(taken) == 3
+
+
+def test_kernels_of_many_taps_stay_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = InternImageConfig.stacked(32, 16, 1, 2, dw_kernel_size=9)
+    nodes = graph_of(create_model(config, num_classes=10), (2, 3, 64, 96), monkeypatch)
+    launches = [node for node in nodes if "triton_kernel_wrapper" in str(node.target)]
+    assert len(launches) == sum(config.depths)
 
 
 def test_watched_layers_stay_layers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Training on a CPU: the modules' gradients from what little was kept, and derivatives of them."""
+"""Training with less: the modules' gradients from what little was kept, and derivatives of them."""
 
 from __future__ import annotations
 
@@ -137,3 +137,42 @@ def test_a_block_keeps_what_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept_maps(block, x) == pytest.approx(12.7, abs=0.15)
     monkeypatch.setattr("internimage.model.fused._are_plain", lambda *arguments: False)
     assert kept_maps(block, x) == pytest.approx(18.7, abs=0.15)
+
+
+@pytest.fixture
+def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feed-forward layer goes the way of a GPU; what it computes there is the same on a CPU."""
+    monkeypatch.setattr("internimage.model.fused._keeps_less_on_gpu", lambda *arguments: True)
+
+
+@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_a_feed_forward_layer_on_a_gpu(activation: nn.Module, bias: bool, calls: list[str]) -> None:
+    layers, ours, _, x = pairs(activation, bias)["feed_forward"]
+    layers.double()
+    inputs = [x.double().requires_grad_(), *layers.parameters()]
+    assert torch.autograd.gradcheck(lambda *_: ours(inputs[0]), inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda *_: ours(inputs[0]), inputs, fast_mode=True)
+    assert set(calls) == {"feed_forward"}
+
+
+@pytest.mark.usefixtures("as_on_gpu")
+def test_a_feed_forward_layer_under_autocast(calls: list[str]) -> None:
+    """Parameters stay in float32, and so do their gradients; a 16-bit map and the hidden one are kept, nothing else."""
+    layers, ours, modules, x = pairs(nn.GELU())["feed_forward"]
+    inputs, kept = [x.requires_grad_(), *layers.parameters()], []
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = modules(x)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            output = ours(x)
+    assert calls == ["feed_forward"]
+    assert torch.equal(output, expected)
+    pointers = {parameter.data_ptr() for parameter in layers.parameters()}
+    shapes = sorted((each.shape[-1], each.dtype) for each in kept if each.data_ptr() not in pointers)
+    assert shapes == [(12, torch.bfloat16), (20, torch.bfloat16)]
+    grad = torch.randn(output.shape).bfloat16()
+    found, wanted = (torch.autograd.grad(each, inputs, grad) for each in (output, expected))
+    assert {each.dtype for each in found} == {torch.float32}
+    for f, w in zip(found, wanted, strict=True):
+        assert relative_rms(f, w) <= 2 * torch.finfo(torch.bfloat16).eps

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from internimage import InternImageConfig, create_model
+from internimage.model.deform import DCNv3
 from support.compare import relative_rms
 
 pytestmark = pytest.mark.gpu
@@ -22,11 +26,40 @@ def gpu() -> None:
 
 
 @pytest.fixture(params=CONFIGS)
-def model(request: pytest.FixtureRequest) -> torch.nn.Module:
-    return create_model(CONFIGS[request.param], num_classes=10).eval()
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    return off_the_grid(create_model(CONFIGS[request.param], num_classes=10)).eval()
 
 
-def test_the_same_as_on_a_cpu(model: torch.nn.Module) -> None:
+@torch.no_grad()
+def off_the_grid(model: nn.Module) -> nn.Module:
+    """Sampling points between pixels, at the start they are on them; and none so close that rounding takes it across.
+
+    On the grid every bilinear weight is 0 or 1, and a wrong offset would go unseen.
+    """
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            for layer in (module.offset, module.mask):
+                layer.weight.normal_(std=0.04 / layer.weight.shape[1] ** 0.5)
+                layer.bias.copy_(
+                    torch.randint_like(layer.bias, -2, 2) + torch.empty_like(layer.bias).uniform_(0.3, 0.7)
+                )
+    return model
+
+
+def gradients(model: nn.Module, image: Tensor, step: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
+    """Of all parameters that have one, on the CPU."""
+    model.zero_grad()
+    (model if step is None else step)(image).float().square().mean().backward()
+    return {name: each.grad.cpu().clone() for name, each in model.named_parameters() if each.grad is not None}
+
+
+def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Of those found, all in one."""
+    whole = (torch.cat([each[name].flatten() for name in found]) for each in (found, expected))
+    return relative_rms(*whole)
+
+
+def test_the_same_as_on_a_cpu(model: nn.Module) -> None:
     image = torch.randn(2, 3, 96, 64)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -38,7 +71,7 @@ def test_the_same_as_on_a_cpu(model: torch.nn.Module) -> None:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def test_compiled_and_autocast(model: torch.nn.Module) -> None:
+def test_compiled_and_autocast(model: nn.Module) -> None:
     model, image = model.cuda(), torch.randn(2, 3, 96, 64, device="cuda")
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True)
@@ -50,10 +83,11 @@ def test_compiled_and_autocast(model: torch.nn.Module) -> None:
     assert relative_rms(fast.float(), exact) < 0.05
 
 
-def test_cuda_graph_replays(model: torch.nn.Module) -> None:
+def test_cuda_graph_replays(model: nn.Module) -> None:
     model, image = model.cuda(), torch.randn(2, 3, 96, 64, device="cuda")
     with torch.inference_mode():
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             model(image)
         torch.cuda.current_stream().wait_stream(stream)
@@ -66,17 +100,46 @@ def test_cuda_graph_replays(model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_gradients_in_bf16(model: torch.nn.Module, compiled: bool) -> None:
+def test_gradients_in_bf16(model: nn.Module, compiled: bool) -> None:
     image = torch.randn(2, 3, 96, 64)
-    model(image).square().mean().backward()
-    expected = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    model.zero_grad()
+    expected = gradients(model, image)
     model.cuda()
     torch._dynamo.reset()
     step = torch.compile(model, fullgraph=True) if compiled else model
     with torch.autocast("cuda", torch.bfloat16):
-        out = step(image.cuda())
-    out.float().square().mean().backward()
-    found = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]
-    whole = (torch.cat([each.flatten() for each in grads]) for grads in (found, expected))
-    assert relative_rms(*whole) < 0.1
+        found = gradients(model, image.cuda(), step)
+    assert found.keys() == expected.keys()
+    assert difference(found, expected) < 0.1
+
+
+def test_training_in_bf16_with_checkpoints(model: nn.Module) -> None:
+    """What is computed again for the backward pass is what it was, autocast and all."""
+    # Not the head, whose statistics would be others in training.
+    model.backbone.train()
+    image = torch.randn(2, 3, 96, 64)
+    expected = gradients(model, image)
+    model, image = model.cuda(), image.cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        plain = gradients(model, image)
+        model.set_grad_checkpointing()
+        found = gradients(model, image)
+    assert found.keys() == expected.keys()
+    assert difference(found, expected) < 0.1
+    # Sums by atomic additions are not the same twice.
+    assert difference(found, plain) < 0.01
+
+
+@pytest.mark.parametrize("frozen", ["dw_conv", "dw_norm", "dw_", ""], ids=["weight", "norm", "branch", "all"])
+def test_frozen_weights(model: nn.Module, frozen: str) -> None:
+    """The gradients that are left are what they were, with those of the image."""
+    image = torch.randn(2, 3, 96, 64).requires_grad_()
+    expected = gradients(model, image)
+    assert image.grad is not None
+    model = model.cuda()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(frozen not in name)
+    on_gpu = image.detach().cuda().requires_grad_()
+    found = gradients(model, on_gpu)
+    assert found.keys() == {name for name in expected if frozen not in name}
+    assert on_gpu.grad is not None
+    assert difference(found | {"image": on_gpu.grad.cpu()}, expected | {"image": image.grad}) < 1e-3

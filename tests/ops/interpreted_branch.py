@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from internimage.ops.branch import op
-from support.branch import CASES, EPS, NAMES, Case, Outcome, assert_close, composed, run
+from internimage.ops.branch import branch_reference, op
+from support.branch import CASES, EPS, MASKS, NAMES, Case, Outcome, assert_close, composed, run
+from support.compare import relative_rms
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels")
-FORWARD = torch.ops.internimage.branch.default
+FORWARD, BACKWARD = torch.ops.internimage.branch.default, torch.ops.internimage.branch_backward.default
 
 
 @pytest.fixture
@@ -62,6 +63,36 @@ def test_float32_map_under_autocast() -> None:
     expected = composed(*tensors, case.activation)
     assert (found.output.dtype, found.grad_x.dtype) == (torch.float16, torch.float32)
     torch.testing.assert_close(found.output.float(), expected, rtol=2**-11 + 1e-6, atol=1e-6)
+
+
+# NumPy says what a GPU does not.
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("width", [5, 9])
+def test_no_variance_off_the_map(width: int) -> None:
+    """Without a bias the convolution is zero off the map, its deviation too, and nothing is added to it."""
+    case = Case("no_eps", "", (2, 4, width, 6), has_bias=False)
+    tensors = [None if each is None else each.requires_grad_() for each in case.tensors(torch.float32)]
+    found = torch.autograd.grad(
+        FORWARD(*tensors, 0.0, "gelu").square().sum(), [each for each in tensors if each is not None]
+    )
+    exact = [None if each is None else each.detach().double().requires_grad_() for each in tensors]
+    expected = torch.autograd.grad(
+        branch_reference(*exact, 0.0, "gelu").square().sum(), [each for each in exact if each is not None]
+    )
+    assert max(relative_rms(*pair) for pair in zip(found, expected, strict=True)) < 1e-5
+
+
+@pytest.mark.parametrize("output_mask", MASKS, ids=str)
+@pytest.mark.parametrize("name", ["odd_map_5x4", "channels_70", "no_bias", "batch_0"])
+def test_only_what_is_wanted(name: str, output_mask: list[bool]) -> None:
+    """The same bits as all together, and of the rest nothing."""
+    case = next(case for case in CASES if case.name == name)
+    tensors = case.tensors(torch.float32)
+    arguments = FORWARD(*tensors, EPS, case.activation), *tensors, EPS, case.activation
+    whole = BACKWARD(*arguments, [True] * 3)
+    for wanted, found, expected in zip(output_mask, BACKWARD(*arguments, output_mask), whole, strict=True):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected if wanted else expected.new_empty(0))
 
 
 @pytest.mark.parametrize("name", ["many_rows", "two_strips", "kernel_5"])

@@ -17,6 +17,8 @@ from support.compare import relative_rms
 EPS = 1e-6
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "none": lambda u: u}
 Branch = Callable[..., Tensor]
+# Which of the gradients of x, of the weight, and of the other three are wanted.
+MASKS = ([True, True, True], [True, False, False], [False, True, False], [False, False, True], [True, False, True])
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Case:
             x = x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
         rest = normal(channels, 1, *self.kernel), normal(channels), 1 + 0.3 * normal(channels), 0.5 * normal(channels)
         weight, bias, gain, shift = (each.to(parameters or dtype) for each in rest)
+        if self.permuted:
+            weight = weight.transpose(2, 3).contiguous().transpose(2, 3)
         return [x, weight, bias if self.has_bias else None, gain, shift]
 
 
@@ -57,7 +61,7 @@ CASES = (
     Case("no_bias", "a convolution without bias", has_bias=False),
     Case("relu", "another activation", activation="relu"),
     Case("silu", "another activation", activation="silu"),
-    Case("permuted_strides", "an input that is not contiguous", permuted=True),
+    Case("permuted_strides", "an input and a weight that are not contiguous", permuted=True),
     Case("batch_0", "nothing to do is not an error", (0, 6, 5, 8)),
 )
 NAMES = {"ids": lambda case: case.name}

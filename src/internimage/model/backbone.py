@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from internimage.model.config import NUM_STAGES, InternImageConfig
 from internimage.model.deform import DCNv3
+from internimage.model.fused import is_idle
 from internimage.model.layers import Downsample, DropPath, FeedForward, Stem, layer_norm, to_nchw
 
 
@@ -136,7 +137,10 @@ class InternImage(nn.Module):
             ValueError: not a floating-point batch of images with ``in_chans`` channels.
         """
         self._check(image_NCHW)
-        x_NHWC = self.drop(self.stem(image_NCHW))
+        x_NHWC = self.stem(image_NCHW)
+        if not is_idle(self.drop):
+            # PyTorch's idle dropout leaves a copy of the map in a compiled graph, up to 2.11.
+            x_NHWC = self.drop(x_NHWC)
         maps: list[Tensor] = []
         for stage in cast("list[Stage]", list(self.stages)):
             x_NHWC = stage(x_NHWC)

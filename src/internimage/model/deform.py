@@ -17,6 +17,7 @@ from internimage.model.layers import build_activation, layer_norm
 from internimage.ops.dcnv3 import DCNv3Geometry, Normalize
 from internimage.ops.dcnv3.geometry import as_pair
 from internimage.ops.dcnv3.op import apply
+from internimage.ops.dispatch import autocast_dtype
 
 
 class DCNv3(nn.Module):
@@ -113,6 +114,10 @@ class DCNv3(nn.Module):
     def forward(self, x_NHWC: Tensor) -> Tensor:
         """(N, H, W, C) to (N, Ho, Wo, C); ``ValueError`` for another shape or a map smaller than the window."""
         self._check(x_NHWC)
+        dtype = autocast_dtype(x_NHWC)
+        if x_NHWC.is_cuda and dtype is not None:
+            # Normalisation has left float32. Convolution and projection would each round a copy of their own.
+            x_NHWC = x_NHWC.to(dtype)
         query_NHWC = self._query(x_NHWC)
         groups, points, positions = self.groups, self.geometry.num_points, query_NHWC.shape[:3]
         value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], groups, self.channels // groups)

@@ -18,7 +18,7 @@ from torch.nn.modules import module as nn_module
 
 from internimage.model import lean
 from internimage.ops import dispatch
-from internimage.ops.branch import depthwise_branch
+from internimage.ops.branch import MOST_TAPS, depthwise_branch
 from internimage.ops.dcnv3 import cpu
 
 _TORCH, _C = cast(Any, torch), cast(Any, torch._C)
@@ -77,12 +77,17 @@ def feed_forward(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn
     if (
         not torch.compiler.is_compiling()
         and _is_graded(x, layer1, layer2)
-        and _is_plain_linear(x, layer1, activation)
-        and _is_plain_linear(x, layer2, activation)
+        and (
+            _keeps_less_on_gpu(x, layer1, activation, layer2)
+            or (_is_plain_linear(x, layer1, activation) and _is_plain_linear(x, layer2, activation))
+        )
     ):
-        first, second = cast(Any, layer1._parameters), cast(Any, layer2._parameters)
-        weights = first["weight"], first["bias"], second["weight"], second["bias"]
-        return lean.feed_forward(x, *weights, _ACTIVATIONS[type(activation)][1])
+        first, second = cast(Any, layer1), cast(Any, layer2)
+        dtype = dispatch.autocast_dtype(x)
+        x = x if dtype is None else x.to(dtype)
+        return lean.feed_forward(
+            x, first.weight, first.bias, second.weight, second.bias, _ACTIVATIONS[type(activation)][1]
+        )
     return linear(linear(x, layer1, activation), layer2)
 
 
@@ -187,6 +192,7 @@ def _takes_triton(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: 
         and _is_depthwise(x_NHWC, conv, norm)
         and conv.stride == (1, 1)
         and kernel[0] % 2 == kernel[1] % 2 == 1
+        and kernel[0] * kernel[1] <= MOST_TAPS
         and conv.padding == (kernel[0] // 2, kernel[1] // 2)
         and x_NHWC.dtype != torch.float64
         and _has_triton()
@@ -196,6 +202,15 @@ def _takes_triton(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: 
 @torch.compiler.assume_constant_result
 def _has_triton() -> bool:
     return dispatch.why_no_triton(torch.device("cuda", torch.cuda.current_device())) is None
+
+
+def _keeps_less_on_gpu(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn.Module) -> bool:
+    """Whether a GPU has these two layers, nobody watches them, and autocast or nobody has to change a dtype."""
+    if not x.is_cuda or not type(layer1) is type(layer2) is nn.Linear or not _is_plain_activation(activation):
+        return False
+    dtypes = {each.dtype for layer in (layer1, layer2) for each in layer._parameters.values() if each is not None}
+    is_one = dispatch.autocast_dtype(x) is not None or dtypes == {x.dtype}
+    return is_one and _are_unwatched(x, layer1, layer2) and not _is_dual()
 
 
 def _is_dual() -> bool:
@@ -248,11 +263,13 @@ def _are_unwatched(x: Tensor, *layers: nn.Module) -> bool:
     """Whether nobody watches these layers or gave them parameters of another kind."""
     if type(x) is not Tensor or x.numel() == 0:
         return False
+    # FSDP puts views of its flat parameter in their place.
+    kinds = (nn.Parameter, Tensor) if x.is_cuda else (nn.Parameter,)
     for layer in layers:
         if _is_watched(layer):
             return False
         for parameter in layer._parameters.values():
-            if parameter is not None and (type(parameter) is not nn.Parameter or parameter.device != x.device):
+            if parameter is not None and (type(parameter) not in kinds or parameter.device != x.device):
                 return False
     return not (
         nn_module._global_forward_hooks
@@ -273,7 +290,7 @@ def _is_plain_activation(activation: nn.Module) -> bool:
 
 def _is_depthwise(x_NHWC: Tensor, conv: nn.Conv2d, norm: nn.LayerNorm) -> bool:
     channels, dtype, padding = conv.groups, conv.weight.dtype, conv.padding
-    if x_NHWC.dim() != 4 or isinstance(padding, str) or norm._parameters["bias"] is None:
+    if x_NHWC.dim() != 4 or isinstance(padding, str) or cast(Any, norm).bias is None:
         return False
     (height, width), kernel = x_NHWC.shape[1:3], conv.kernel_size
     return (

@@ -1,7 +1,8 @@
-"""Training on a CPU in float32: layers that keep less for the backward pass, on oneDNN's faster products.
+"""Layers that keep less for the backward pass; on a CPU in float32 also on oneDNN's faster products.
 
-A block of the network keeps 12.7 maps of C channels instead of 18.7 (docs/decisions/0009). `fused.py` decides who comes
-here. Derivatives of derivatives go through PyTorch's own operators.
+A block of the network keeps 12.7 maps of C channels instead of 18.7 on a CPU (docs/decisions/0009); on a GPU the
+feed-forward layer alone comes here. `fused.py` decides who does. Derivatives of derivatives go through PyTorch's own
+operators.
 """
 
 # Functions of autograd and oneDNN's operators have no types.
@@ -42,7 +43,8 @@ def feed_forward(
 ) -> Tensor:
     """``linear(activation(linear(x)))``; activation ``"gelu"``, ``"relu"`` or ``"silu"``.
 
-    Keeps what the activation is given, not what it gives: that is computed again.
+    Keeps what the activation is given, not what it gives: that is computed again. Parameters may be in float32 where x
+    is in 16 bits, as autocast has it.
     """
     return cast(Any, _FeedForward).apply(x, weight1, bias1, weight2, bias2, activation)
 
@@ -80,19 +82,17 @@ class _FeedForward(torch.autograd.Function):
         bias2: Tensor | None,
         activation: str,
     ) -> Tensor:
-        hidden = product(x, weight1, bias1)
+        hidden = _affine(x, weight1, bias1)
         ctx.save_for_backward(x, weight1, bias1, weight2, bias2, hidden)
         ctx.activation = activation
-        return product(_ACTIVATIONS[activation](hidden), weight2, bias2)
+        return _affine(_ACTIVATIONS[activation](hidden), weight2, bias2)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         activate = _ACTIVATIONS[ctx.activation]
         if torch.is_grad_enabled():
-            again = _differentiable(
-                ctx, grad, lambda x, w1, b1, w2, b2: F.linear(activate(F.linear(x, w1, b1)), w2, b2)
-            )
+            again = _differentiable(ctx, grad, lambda x, w1, b1, w2, b2: _plain(activate(_plain(x, w1, b1)), w2, b2))
             return *again, None
         x, weight1, _, weight2, _, hidden = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -147,10 +147,19 @@ def _linear_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the input, the weight and the bias, as far as they are needed."""
     rows = grad.reshape(-1, grad.shape[-1])
-    grad_x = product(grad, weight.t(), None) if needs[0] else None
+    grad_x = _affine(grad, weight.t(), None) if needs[0] else None
     # Here PyTorch's own product is the faster one.
     grad_weight = rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None
     return grad_x, grad_weight, rows.sum(0) if needs[2] else None
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """By oneDNN where that is the faster one."""
+    return product(x, weight, bias) if x.is_cpu and x.dtype == torch.float32 else _plain(x, weight, bias)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight.to(x.dtype), bias if bias is None else bias.to(x.dtype))
 
 
 def _differentiable(ctx: Any, grad: Tensor, function: Callable[..., Tensor]) -> tuple[Tensor | None, ...]:

@@ -5,7 +5,7 @@
     branch(Tensor x, Tensor weight, Tensor? bias, Tensor norm_weight, Tensor norm_bias,
            float eps, str activation="gelu", ScalarType? out_dtype=None) -> Tensor
     branch_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, Tensor norm_weight, Tensor norm_bias,
-                    float eps, str activation) -> (Tensor, Tensor, Tensor)
+                    float eps, str activation, bool[] output_mask) -> (Tensor, Tensor, Tensor)
 
 On a GPU they are Triton kernels, which ``torch.compile`` sees; elsewhere, and in float64, plain PyTorch.
 """
@@ -15,6 +15,7 @@ On a GPU they are Triton kernels, which ``torch.compile`` sees; elsewhere, and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import torch
@@ -25,6 +26,9 @@ from internimage.ops.branch.reference import Activation, branch_reference, branc
 
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ACTIVATIONS = get_args(Activation)
+# The backward kernel writes out every tap, with a sum for each: more would take minutes to compile and fill the GPU's
+# registers.
+MOST_TAPS = 49
 
 
 @torch.library.custom_op("internimage::branch", mutates_args=())
@@ -76,16 +80,18 @@ def branch_backward(
     norm_bias: Tensor,
     eps: float,
     activation: str,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x and weight, and (3, C) of bias, norm_weight and norm_bias, the last in float32 at least.
 
-    Nothing but the inputs is kept for it: the convolution is computed again. Equal inputs give equal bits.
+    Which of the three results are wanted, output_mask says; the others are empty, (0,), and little or nothing is done
+    for them. Nothing but the inputs is kept for it: the convolution is computed again. Equal inputs give equal bits.
     """
     if why_not(x, weight) is None:
         from internimage.ops.branch import triton_launch
 
-        return triton_launch.backward(grad, x, weight, bias, norm_weight, norm_bias, eps, activation)
-    return branch_reference_backward(grad, x, weight, bias, norm_weight, norm_bias, eps, activation)
+        return triton_launch.backward(grad, x, weight, bias, norm_weight, norm_bias, eps, activation, output_mask)
+    return branch_reference_backward(grad, x, weight, bias, norm_weight, norm_bias, eps, activation, output_mask)
 
 
 def depthwise_branch(
@@ -124,6 +130,8 @@ def why_not(x: Tensor, weight: Tensor) -> str | None:
     """
     if x.is_cuda and (x.dtype not in _KERNEL_DTYPES or weight.dtype not in _KERNEL_DTYPES):
         return f"the kernels are for float32, bfloat16 and float16, not {x.dtype} with {weight.dtype}"
+    if x.is_cuda and weight.shape[2] * weight.shape[3] > MOST_TAPS:
+        return f"the kernels are for up to {MOST_TAPS} taps, not {weight.shape[2]} x {weight.shape[3]}"
     return dispatch.why_no_triton(x.device)
 
 
@@ -159,8 +167,15 @@ def _fake_branch(
 
 
 def _fake_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), x.new_empty((3, weight.shape[0]), dtype=dtype)
+    for_x, for_weight, for_rest = rest[-1]
+    return (
+        x.new_empty(x.shape if for_x else (0,)),
+        weight.new_empty(weight.shape if for_weight else (0,)),
+        x.new_empty(
+            (3, weight.shape[0]) if for_rest else (0,),
+            dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
+        ),
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -170,10 +185,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     backward = cast(Any, torch.ops.internimage.branch_backward.default)
-    tensors = ctx.saved_tensors
-    grad_x, grad_weight, sums_3C = backward(grad, *tensors, *ctx.settings)
-    rest = [None if each is None else sums_3C[row].to(each.dtype) for row, each in enumerate(tensors[2:])]
-    return (grad_x, grad_weight, *rest, None, None, None)
+    tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:5]
+    output_mask = [needed[0], needed[1], any(needed[2:])]
+    grad_x, grad_weight, sums_3C = backward(grad, *tensors, *ctx.settings, output_mask)
+    rest = [sums_3C[row].to(tensors[2 + row].dtype) if needed[2 + row] else None for row in range(3)]
+    return (grad_x if needed[0] else None, grad_weight if needed[1] else None, *rest, None, None, None)
 
 
 def _kernels() -> tuple[Any, ...]:

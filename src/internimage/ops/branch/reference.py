@@ -8,6 +8,7 @@ Shape legend: N batch, H W map, C channels, Kh Kw kernel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -65,10 +66,12 @@ def branch_reference_backward(
     norm_bias: Tensor,
     eps: float,
     activation: str = "gelu",
+    output_mask: Sequence[bool] = (True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x and weight in their dtypes, and (3, C) those of bias, norm_weight, norm_bias.
 
-    The three are in float32 at least; that of a bias which is not there is what it would be.
+    The three are in float32 at least; that of a bias which is not there is what it would be. Results that
+    output_mask does not want are empty, (0,).
     """
     with _without_autocast(x_NHWC):
         scale_NHW1, normed_NHWC = _normed(x_NHWC, weight, bias, eps)
@@ -79,16 +82,23 @@ def branch_reference_backward(
         mean_NHW1 = grad_normed_NHWC.mean(-1, keepdim=True)
         along_NHW1 = (grad_normed_NHWC * normed_NHWC).mean(-1, keepdim=True)
         grad_conv_NHWC = (grad_normed_NHWC - mean_NHW1 - normed_NHWC * along_NHW1) * scale_NHW1
-        grad_x_NCHW, grad_weight, _ = _ATEN.convolution_backward(
-            grad_conv_NHWC.permute(0, 3, 1, 2), x_NHWC.to(dtype).permute(0, 3, 1, 2), weight.to(dtype), None,
-            [1, 1], _padding(weight), [1, 1], False, [0, 0], channels, [True, True, False],
-        )  # fmt: skip
-        places = (0, 1, 2)
-        sums_3C = torch.stack(
-            (grad_conv_NHWC.sum(places), (grad_u_NHWC * normed_NHWC).sum(places), grad_u_NHWC.sum(places))
-        )
-        grad_x_NHWC = grad_x_NCHW.permute(0, 2, 3, 1).to(x_NHWC.dtype).contiguous()
-        return grad_x_NHWC, grad_weight.to(weight.dtype).contiguous(), sums_3C
+        for_x, for_weight, for_rest = output_mask
+        grad_x_NHWC, grad_weight, sums_3C = x_NHWC.new_empty(0), weight.new_empty(0), gain_C.new_empty(0)
+        if for_x or for_weight:
+            grad_x_NCHW, grad_kernel, _ = _ATEN.convolution_backward(
+                grad_conv_NHWC.permute(0, 3, 1, 2), x_NHWC.to(dtype).permute(0, 3, 1, 2), weight.to(dtype), None,
+                [1, 1], _padding(weight), [1, 1], False, [0, 0], channels, [for_x, for_weight, False],
+            )  # fmt: skip
+            if for_x:
+                grad_x_NHWC = grad_x_NCHW.permute(0, 2, 3, 1).to(x_NHWC.dtype).contiguous()
+            if for_weight:
+                grad_weight = grad_kernel.to(weight.dtype).contiguous()
+        if for_rest:
+            places = (0, 1, 2)
+            sums_3C = torch.stack(
+                (grad_conv_NHWC.sum(places), (grad_u_NHWC * normed_NHWC).sum(places), grad_u_NHWC.sum(places))
+            )
+        return grad_x_NHWC, grad_weight, sums_3C
 
 
 def _normed(x_NHWC: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

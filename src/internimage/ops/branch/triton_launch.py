@@ -9,6 +9,7 @@ same input gives the same gradients, on every device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -24,11 +25,15 @@ ACTIVATIONS = {"gelu": kernels.GELU.value, "relu": kernels.RELU.value, "silu": k
 
 
 class Tile(NamedTuple):
-    """A program's share: ``pixels`` neighbours in a row, ``channels`` of them (padded), by so many warps."""
+    """A program's share: ``pixels`` neighbours in a row, ``channels`` of them (padded), by so many warps.
+
+    Of such parts it has ``parts``, one after the other along the row.
+    """
 
     pixels: int
     channels: int
     warps: int
+    parts: int = 1
 
 
 class Spread(NamedTuple):
@@ -39,29 +44,35 @@ class Spread(NamedTuple):
     programs: int
 
 
-def forward_tile(channels: int, width: int) -> Tile:
-    """All channels; 16 numbers a thread, 4 warps where the channels allow it.
+def forward_tile(channels: int, width: int, itemsize: int) -> Tile:
+    """All channels; a thread loads 16 bytes of the map at once, in each of two parts.
 
-    >>> forward_tile(64, 56), forward_tile(4096, 20)
-    (Tile(pixels=32, channels=64, warps=4), Tile(pixels=1, channels=4096, warps=8))
+    >>> forward_tile(64, 56, 2), forward_tile(4096, 20, 2)
+    (Tile(pixels=16, channels=64, warps=4, parts=2), Tile(pixels=1, channels=4096, warps=16, parts=1))
     """
-    return _whole_tile(channels, width, 2048, 16)
+    padded, vector = triton.next_power_of_2(channels), 16 // itemsize
+    parts = 2 if padded <= 256 * vector else 1
+    pixels = _narrow(min(max(1, 128 * vector // padded), 32), width, parts)
+    return Tile(pixels, padded, min(16, max(1, pixels * padded // (32 * vector))), parts)
 
 
 def norm_tile(channels: int, width: int) -> Tile:
     """All channels; 8 numbers a thread, each with three running sums.
 
-    >>> norm_tile(64, 56), norm_tile(512, 7)
-    (Tile(pixels=32, channels=64, warps=8), Tile(pixels=4, channels=512, warps=8))
+    >>> norm_tile(64, 56), norm_tile(1024, 80)
+    (Tile(pixels=32, channels=64, warps=8, parts=1), Tile(pixels=1, channels=1024, warps=4, parts=1))
     """
-    return _whole_tile(channels, width, 2048, 8)
+    padded = triton.next_power_of_2(channels)
+    # Four warps that have a pixel to themselves need fewer registers than eight with two.
+    pixels = _narrow(min(2048 // padded, 32), width) if padded <= 512 else 1
+    return Tile(pixels, padded, min(16, max(1, pixels * padded // (32 * 8))))
 
 
 def conv_tile(channels: int, width: int, taps: int) -> Tile:
     """A block of channels; as many numbers a thread as leave room for a running sum per number and tap.
 
     >>> conv_tile(256, 14, 9), conv_tile(320, 40, 25)
-    (Tile(pixels=16, channels=64, warps=4), Tile(pixels=8, channels=64, warps=4))
+    (Tile(pixels=16, channels=64, warps=4, parts=1), Tile(pixels=8, channels=64, warps=4, parts=1))
     """
     share = min(8, _power_below(max(1, 100 // taps)))
     block = min(64, triton.next_power_of_2(channels))
@@ -73,18 +84,10 @@ def spread(x_NHWC: Tensor, pixels: int, programs: int, most_rows: int | None = N
     """About so many programs, each going down ``most_rows`` rows at most."""
     batch, height, width, _ = x_NHWC.shape
     strips = triton.cdiv(width, pixels)
-    rows = max(1, triton.cdiv(batch * height * strips, programs))
-    rows = rows if most_rows is None else min(rows, most_rows)
+    rows: Any = triton.cdiv(batch * height * strips, programs)
+    # Not min, which asks which is less, and every answer is a graph of its own.
+    rows = rows if most_rows is None else torch.sym_min(rows, most_rows)
     return Spread(strips, rows, strips * triton.cdiv(batch * height, rows))
-
-
-def register_limit(x_NHWC: Tensor, weight: Tensor) -> dict[str, int]:
-    """Left to itself, NVIDIA's assembler takes 72 or 80 registers and spills one or two for a little more occupancy.
-
-    Larger kernels and float32 do better without a limit. AMD's compiler knows none, and a traced launch can't say it.
-    """
-    small = x_NHWC.element_size() == 2 and weight.shape[2] * weight.shape[3] <= 9
-    return {"maxnreg": 96} if small and not torch.version.hip and not is_traced(x_NHWC) else {}
 
 
 def forward(
@@ -103,14 +106,14 @@ def forward(
     if x_NHWC.numel() == 0:
         return out_NHWC
     (batch, height, width, _), channels = x_NHWC.shape, weight.shape[0]
-    tile = forward_tile(channels, width)
-    share = spread(x_NHWC, tile.pixels, 4096, 16)
+    tile = forward_tile(channels, width, x_NHWC.element_size())
+    share = spread(x_NHWC, tile.pixels * tile.parts, 4096, 16)
     parameters = _parameters(weight, bias, norm_weight, norm_bias)
     with _device_of(x_NHWC):
         _wrap(kernels.forward_kernel, x_NHWC)[(share.programs,)](
             x_NHWC, *parameters, out_NHWC, height, width, batch * height, share.rows, share.strips, eps,
             **_constants(x_NHWC, weight), ACTIVATION=ACTIVATIONS[activation], HAS_BIAS=bias is not None,
-            PIXELS=tile.pixels, CHANNELS_PADDED=tile.channels, num_warps=tile.warps, **register_limit(x_NHWC, weight),
+            PIXELS=tile.pixels, PARTS=tile.parts, CHANNELS_PADDED=tile.channels, num_warps=tile.warps,
         )  # fmt: skip
     return out_NHWC
 
@@ -124,49 +127,53 @@ def backward(
     norm_bias: Tensor,
     eps: float,
     activation: str,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`branch_reference_backward` for tensors on a GPU of 16 or 32 bits.
 
     The gradient between convolution and normalisation is rounded to the dtype of x.
     """
+    for_x, for_weight, for_rest = output_mask
     x_NHWC, grad_NHWC = x_NHWC.contiguous(), grad_NHWC.contiguous()
-    grad_x_NHWC, grad_conv_NHWC = torch.empty_like(x_NHWC), torch.empty_like(x_NHWC)
     (batch, height, width, _), channels = x_NHWC.shape, weight.shape[0]
     taps = weight.shape[2] * weight.shape[3]
+    grad_x_NHWC = x_NHWC.new_empty(x_NHWC.shape if for_x else (0,))
     if x_NHWC.numel() == 0:
-        return grad_x_NHWC, torch.zeros_like(weight), x_NHWC.new_zeros((3, channels), dtype=torch.float32)
-    parameters = _parameters(weight, bias, norm_weight, norm_bias)
-    tile, conv = norm_tile(channels, width), conv_tile(channels, width, taps)
-    blocks = triton.cdiv(channels, conv.channels)
-    share, conv_share = spread(x_NHWC, tile.pixels, 1024), spread(x_NHWC, conv.pixels, triton.cdiv(1024, blocks))
-    sums = x_NHWC.new_empty((share.programs, 3, channels), dtype=torch.float32)
-    conv_sums = x_NHWC.new_empty((conv_share.programs, channels, taps), dtype=torch.float32)
-    constants = _constants(x_NHWC, weight)
+        sums_3C = x_NHWC.new_zeros((3, channels) if for_rest else (0,), dtype=torch.float32)
+        return grad_x_NHWC, weight.new_zeros(weight.shape if for_weight else (0,)), sums_3C
+    parameters, constants = _parameters(weight, bias, norm_weight, norm_bias), _constants(x_NHWC, weight)
+    tile = norm_tile(channels, width)
+    share = spread(x_NHWC, tile.pixels, 1024)
+    sums = x_NHWC.new_empty((share.programs, 3, channels) if for_rest else (0,), dtype=torch.float32)
+    grad_conv_NHWC = torch.empty_like(x_NHWC)
     with _device_of(x_NHWC):
         _wrap(kernels.backward_norm_kernel, x_NHWC)[(share.programs,)](
             grad_NHWC, x_NHWC, *parameters, grad_conv_NHWC, sums,
             height, width, batch * height, share.rows, share.strips, eps,
-            **constants, ACTIVATION=ACTIVATIONS[activation], HAS_BIAS=bias is not None,
-            PIXELS=tile.pixels, CHANNELS_PADDED=tile.channels, num_warps=tile.warps, **register_limit(x_NHWC, weight),
+            **constants, ACTIVATION=ACTIVATIONS[activation], HAS_BIAS=bias is not None, SUMS=for_rest,
+            PIXELS=tile.pixels, CHANNELS_PADDED=tile.channels, num_warps=tile.warps,
         )  # fmt: skip
-        _wrap(kernels.backward_conv_kernel, x_NHWC)[(conv_share.programs, blocks)](
-            grad_conv_NHWC, x_NHWC, parameters[0], grad_x_NHWC, conv_sums,
-            height, width, batch * height, conv_share.rows, conv_share.strips,
-            **constants, PIXELS=conv.pixels, CHANNEL_BLOCK=conv.channels, num_warps=conv.warps,
+    sums_3C = sums.sum(0) if for_rest else sums
+    if not for_x and not for_weight:
+        return grad_x_NHWC, weight.new_empty(0), sums_3C
+    tile = conv_tile(channels, width, taps)
+    blocks = triton.cdiv(channels, tile.channels)
+    share = spread(x_NHWC, tile.pixels, triton.cdiv(1024, blocks))
+    sums = x_NHWC.new_empty((share.programs, channels, taps) if for_weight else (0,), dtype=torch.float32)
+    with _device_of(x_NHWC):
+        _wrap(kernels.backward_conv_kernel, x_NHWC)[(share.programs, blocks)](
+            grad_conv_NHWC, x_NHWC, parameters[0], grad_x_NHWC, sums,
+            height, width, batch * height, share.rows, share.strips,
+            **constants, GRAD_X=for_x, SUMS=for_weight,
+            PIXELS=tile.pixels, CHANNEL_BLOCK=tile.channels, num_warps=tile.warps,
         )  # fmt: skip
-    grad_weight = conv_sums.sum(0).view(weight.shape).to(weight.dtype)
-    return grad_x_NHWC, grad_weight, sums.sum(0)
+    grad_weight = sums.sum(0).view(weight.shape).to(weight.dtype) if for_weight else weight.new_empty(0)
+    return grad_x_NHWC, grad_weight, sums_3C
 
 
-def _whole_tile(channels: int, width: int, numbers: int, share: int) -> Tile:
-    padded = triton.next_power_of_2(channels)
-    pixels = _narrow(min(max(1, numbers // padded), 32), width)
-    return Tile(pixels, padded, min(16, max(1, pixels * padded // (32 * share))))
-
-
-def _narrow(pixels: int, width: int) -> int:
+def _narrow(pixels: int, width: int, parts: int = 1) -> int:
     """Not twice as wide as the map; by comparisons alone, with which a width that a compiler doesn't know stays so."""
-    while pixels >= 2 * width:
+    while pixels > 1 and pixels * parts >= 2 * width:
         pixels //= 2
     return pixels
 
@@ -177,7 +184,7 @@ def _power_below(number: int) -> int:
 
 def _parameters(weight: Tensor, bias: Tensor | None, norm_weight: Tensor, norm_bias: Tensor) -> tuple[Tensor, ...]:
     """Weights as (taps, C), which lets neighbouring threads read neighbours; a bias that is not there is not read."""
-    weight_KC = weight.view(weight.shape[0], -1).t().contiguous()
+    weight_KC = weight.reshape(weight.shape[0], -1).t().contiguous()
     norm_weight, norm_bias = norm_weight.contiguous(), norm_bias.contiguous()
     return weight_KC, norm_bias if bias is None else bias.contiguous(), norm_weight, norm_bias
 
