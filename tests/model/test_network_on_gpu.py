@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from internimage import InternImageConfig, create_model
 from internimage.model.deform import DCNv3
+from internimage.model.layers import FeedForward
 from support.compare import relative_rms
 
 pytestmark = pytest.mark.gpu
@@ -20,9 +21,11 @@ CONFIGS = {
 
 
 @pytest.fixture(autouse=True)
-def gpu() -> None:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys must not decide what this machine launches from now on: nothing is timed."""
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
+    monkeypatch.setenv("INTERNIMAGE_TUNE", "0")
 
 
 @pytest.fixture(params=CONFIGS)
@@ -143,3 +146,21 @@ def test_frozen_weights(model: nn.Module, frozen: str) -> None:
     assert found.keys() == {name for name in expected if frozen not in name}
     assert on_gpu.grad is not None
     assert difference(found | {"image": on_gpu.grad.cpu()}, expected | {"image": image.grad}) < 1e-3
+
+
+def test_a_feed_forward_layer_keeps_its_hidden_map_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = FeedForward(64, 256, "gelu", 0.0).cuda(), torch.randn(4, 56, 56, 64, device="cuda", requires_grad=True)
+    kept, slopes = [], []
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr("internimage.model.fused._keeps_less_on_gpu", lambda *arguments: False)
+        before = torch.cuda.memory_allocated()
+        with torch.autocast("cuda", torch.bfloat16):
+            out = layer(x)
+        kept.append(torch.cuda.memory_allocated() - before)
+        slopes.append(torch.autograd.grad(out.square().mean(), [x, *layer.parameters()]))
+        del out
+    hidden = 4 * 56 * 56 * 256 * 2
+    assert kept[1] - kept[0] >= 0.95 * hidden
+    for found, expected in zip(*slopes, strict=True):
+        assert relative_rms(found.cpu(), expected.cpu()) <= 2 * torch.finfo(torch.bfloat16).eps
