@@ -106,6 +106,8 @@ def test_image_type_is_kept(dtype):
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("count", [4, 5])
 def test_results_are_on_the_inputs_device(settings, count):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
     before, labels = (tensor.cuda() for tensor in one_image_per_class(count))
     images, targets = batch_mixer(settings, 5, 0.1)(before, labels)
     assert images.device == targets.device == before.device
