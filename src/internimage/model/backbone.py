@@ -130,22 +130,28 @@ class InternImage(nn.Module):
         for stage in cast("list[Stage]", list(self.stages)):
             stage.gradient_checkpointing = enable
 
-    def forward_stages(self, image_NCHW: Tensor) -> list[Tensor]:
-        """The four maps channels-last, (N, H, W, C) each, as the network holds them.
+    def forward_stages(self, image_NCHW: Tensor, count: int = NUM_STAGES) -> list[Tensor]:
+        """The four maps channels-last, (N, H, W, C) each, as the network holds them; or the first ``count`` of them.
 
         Raises:
             ValueError: not a floating-point batch of images with ``in_chans`` channels.
         """
+        return self.run_stages(self.forward_stem(image_NCHW), count)
+
+    def forward_stem(self, image_NCHW: Tensor) -> Tensor:
+        """What stage 1 starts from, channels-last; raises as `forward_stages`."""
         self._check(image_NCHW)
         x_NHWC = self.stem(image_NCHW)
-        if not is_idle(self.drop):
-            # PyTorch's idle dropout leaves a copy of the map in a compiled graph, up to 2.11.
-            x_NHWC = self.drop(x_NHWC)
+        # PyTorch's idle dropout leaves a copy of the map in a compiled graph, up to 2.11.
+        return x_NHWC if is_idle(self.drop) else self.drop(x_NHWC)
+
+    def run_stages(self, x_NHWC: Tensor, count: int = NUM_STAGES) -> list[Tensor]:
+        """The four maps from the stem's, or the first ``count`` of them; all channels-last."""
         maps: list[Tensor] = []
-        for stage in cast("list[Stage]", list(self.stages)):
+        for stage in cast("list[Stage]", list(self.stages)[:count]):
             x_NHWC = stage(x_NHWC)
             maps.append(x_NHWC)
-            if stage.downsample is not None:
+            if stage.downsample is not None and len(maps) < count:
                 x_NHWC = stage.downsample(x_NHWC)
         return maps
 

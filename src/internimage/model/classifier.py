@@ -45,7 +45,7 @@ class InternImageClassifier(nn.Module):
         self.config = replace(self.config, num_classes=num_classes)
         self.backbone.config = self.config
         weight = next(self.head.parameters())
-        fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        fc = nn.Linear(self.head.num_features, num_classes) if num_classes else nn.Identity()
         fc.apply(init_weights)
         self.head.fc = fc.to(weight.device, weight.dtype)
 

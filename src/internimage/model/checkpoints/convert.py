@@ -135,6 +135,12 @@ def to_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"model.{_gamma_to_layer_scale(key)}": tensor for key, tensor in to_official(state).items()}
 
 
+def name_from_huggingface(name: str) -> str | None:
+    """Our name of one weight of the official Hugging Face models; None for any other name."""
+    theirs = name.removeprefix("model.")
+    return None if theirs == name else _FROM_OFFICIAL(_layer_scale_to_gamma(theirs))
+
+
 def to_ours(state: Mapping[str, Tensor]) -> Converted:
     """Recognise whose names these are, under whatever prefix, and rename them to ours.
 

@@ -9,14 +9,16 @@ Pickled files are read with ``weights_only=True``: tensors and plain values, nev
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import shutil
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -36,6 +38,8 @@ _FORMAT = 1
 _INDEX = "model.safetensors.index.json"
 # What a Hugging Face folder may hold; large models are split, and the index names the parts.
 HUB_FILES = ("model.safetensors", _INDEX, "pytorch_model.bin")
+# Pillow's numbers, as transformers writes them.
+_RESAMPLING: dict[int, Literal["nearest", "bilinear", "bicubic"]] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _ADVICE = "re-save it as safetensors, or with only tensors in it"
 
 
@@ -297,9 +301,36 @@ def _card_beside(path: Path) -> Card | None:
         if values.get("model_type") == "internimage":
             # Beside the constructor's arguments, transformers writes settings of its own.
             official = {key: value for key, value in values.items() if key in OFFICIAL_ARGUMENTS}
-            config = InternImageConfig.from_official(official)
-            return Card(config, _named_classes(values, config.num_classes))
+            # What the official network always has, and ours need not.
+            ours = {key: values[key] for key in ("in_chans", "stem_strides") if key in values}
+            config = replace(InternImageConfig.from_official(official), **ours)
+            return Card(config, _named_classes(values, config.num_classes), _processor_beside(name))
     return None
+
+
+def _processor_beside(config: Path) -> Preprocess | None:
+    """What transformers' image processor does, in our words; None where no file says it."""
+    path = config.with_name("preprocessor_config.json")
+    if not path.is_file():
+        return None
+    values = _read_json(path)
+    short, size = (_edge(values.get(key), edge) for key, edge in (("size", "shortest_edge"), ("crop_size", "height")))
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    try:
+        if not all(values.get(step, True) for step in steps):
+            raise ValueError("it leaves out a step")
+        # The next smaller ratio where rounding would lose a pixel.
+        ratio = size / short if int(size / (size / short)) == short else math.nextafter(size / short, 0)
+        resampling = _RESAMPLING[values.get("resample", 3)]
+        return Preprocess(size, ratio, resampling, tuple(values["image_mean"]), tuple(values["image_std"]))
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        warnings.warn(f"{path} is ignored, as our preprocessing can't follow it: {error!r}", stacklevel=2)
+        return None
+
+
+def _edge(given: Any, name: str) -> Any:
+    """The number of pixels; older files give it alone."""
+    return cast(dict[str, Any], given).get(name) if isinstance(given, dict) else given
 
 
 def _named_classes(values: Mapping[str, Any], num_classes: int) -> LabelMap | None:

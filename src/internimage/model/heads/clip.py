@@ -52,13 +52,25 @@ class ClipHead(nn.Module):
         self.norm = layer_norm(_EMBEDDING)
         self.fc = nn.Linear(_EMBEDDING, config.num_classes) if config.num_classes else nn.Identity()
 
-    def forward(self, maps_NHWC: list[Tensor], pre_logits: bool = False) -> Tensor:
-        """The four maps to (N, num_classes), or to the pooled (N, 768)."""
+    @property
+    def map_channels(self) -> int:
+        """Channels of `feature_map`."""
+        return _TOKEN_CHANNELS
+
+    def feature_map(self, maps_NHWC: list[Tensor]) -> Tensor:
+        """The four maps to the one that the query attends to, (N, 1024, H, W) of stage 3's size."""
         stage3_NCHW = self.proj3(to_nchw(maps_NHWC[2]))
         stage4_NCHW = F.pixel_shuffle(self.proj4(to_nchw(maps_NHWC[3])), 2)
         # Slices would tie torch.export and torch.compile to even sizes or to odd ones.
         rows, columns = (torch.arange(size, device=stage3_NCHW.device) for size in stage3_NCHW.shape[2:])
         stage4_NCHW = stage4_NCHW.index_select(2, rows).index_select(3, columns)
-        tokens_NTC = (stage4_NCHW + stage3_NCHW).flatten(2).transpose(1, 2)
-        pooled_NC = self.norm(self.pool(tokens_NTC))
+        return stage4_NCHW + stage3_NCHW
+
+    def pooled(self, x_NCHW: Tensor) -> Tensor:
+        """The `feature_map` to (N, 768)."""
+        return self.norm(self.pool(x_NCHW.flatten(2).transpose(1, 2)))
+
+    def forward(self, maps_NHWC: list[Tensor], pre_logits: bool = False) -> Tensor:
+        """The four maps to (N, num_classes), or to the pooled (N, 768)."""
+        pooled_NC = self.pooled(self.feature_map(maps_NHWC))
         return pooled_NC if pre_logits else self.fc(pooled_NC)

@@ -22,8 +22,20 @@ class ConvHead(nn.Module):
         self.act = build_activation(config.activation)
         self.fc = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
 
+    @property
+    def map_channels(self) -> int:
+        """Channels of `feature_map`."""
+        return self.num_features
+
+    def feature_map(self, maps_NHWC: list[Tensor]) -> Tensor:
+        """The four maps to the one that is averaged, (N, num_features, H, W)."""
+        return self.act(self.norm(self.conv(to_nchw(maps_NHWC[-1]))))
+
+    def pooled(self, x_NCHW: Tensor) -> Tensor:
+        """The `feature_map` to (N, num_features)."""
+        return x_NCHW.mean((2, 3))
+
     def forward(self, maps_NHWC: list[Tensor], pre_logits: bool = False) -> Tensor:
         """The four maps to (N, num_classes), or to the pooled (N, num_features)."""
-        x_NCHW = self.act(self.norm(self.conv(to_nchw(maps_NHWC[-1]))))
-        pooled_NC = x_NCHW.mean((2, 3))
+        pooled_NC = self.pooled(self.feature_map(maps_NHWC))
         return pooled_NC if pre_logits else self.fc(pooled_NC)

@@ -1,0 +1,1 @@
+"""InternImage as other ecosystems know models: one file each, none imported before it is asked for."""
