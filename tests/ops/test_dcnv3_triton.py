@@ -216,6 +216,7 @@ def test_import_without_triton(code: str) -> None:
     version(triton) < (3, 8) and version(numpy) >= (2, 4),
     reason="the interpreter of Triton before 3.8 can't count in loops with NumPy 2.4",
 )
+@pytest.mark.timeout(900)
 def test_kernels_in_the_interpreter() -> None:
     """In a process of its own: a kernel is either interpreted or compiled."""
     file = Path(__file__).with_name("interpreted_dcnv3.py")

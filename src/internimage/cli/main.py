@@ -19,6 +19,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "name what is in images"),
     "models": ("models", "list architectures and released weights"),
     "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
+    "export": ("export", "write a network for another runtime: ONNX, torch.export, AOTInductor"),
     "data": ("data", "look at image folders; write the sample images as files"),
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "demo": ("demo", "train, test and predict on the sample set in a few minutes"),
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ImportError as error:
         package = (error.name or "").split(".")[0]
+        if "internimage-torch[" in str(error):
+            return _fail(str(error), error)
         if package in _NEEDS_TRAIN:
             return _fail(f"{command} needs {package}: pip install 'internimage-torch[train]'", error)
         raise

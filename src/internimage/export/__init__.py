@@ -1,0 +1,7 @@
+"""Networks as files for other runtimes."""
+
+from internimage.export.network import Agreement
+from internimage.export.onnx import check_onnx, export_onnx
+from internimage.export.program import export_package, export_program
+
+__all__ = ["Agreement", "check_onnx", "export_onnx", "export_package", "export_program"]

@@ -1,0 +1,35 @@
+"""Small networks whose points lie between pixels and off the map: at the start, none does, and a wrong grid hides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from internimage import InternImageConfig, create_model
+from internimage.model.deform import DCNv3
+
+# What the published networks are made of, one after the other.
+CONFIGS = {
+    "t": InternImageConfig.stacked(24, 24, 1, 1),
+    "l": InternImageConfig.stacked(16, 16, 1, 1, post_norm=True, layer_scale=1e-5, offset_scale=2.0),
+    "h": InternImageConfig.stacked(
+        32, 32, 1, 1, res_post_norm=True, center_feature_scale=True, dw_kernel_size=5, head="clip"
+    ),
+    "no_center": InternImageConfig.stacked(16, 16, 1, 1, remove_center=True),
+}
+
+
+@torch.no_grad()
+def network(name: str, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    model = create_model(CONFIGS[name], **{"num_classes": 10, **options}).eval()
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            for layer in (module.offset, module.mask):
+                nn.init.normal_(layer.weight, std=0.3 / layer.weight.shape[1] ** 0.5)
+                nn.init.uniform_(layer.bias, -2, 2)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model
