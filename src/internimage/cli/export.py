@@ -10,12 +10,12 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from internimage.export import Agreement, export_onnx, export_package, export_program
+from internimage.export import Agreement, export_onnx, export_openvino, export_package, export_program
 from internimage.model import create_model, read_checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import infer_config
 
-Format = Literal["onnx", "program", "package"]
+Format = Literal["onnx", "openvino", "program", "package"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,26 +25,30 @@ def main(arguments: Sequence[str]) -> int:
         description="Write a network for another runtime, and compare what that computes with what ours does.",
     )
     parser.add_argument("source", type=str, help="a weight file, folder, weight name or hub id")
-    parser.add_argument("output", type=str, help="onnx: X.onnx; program and package: X.pt2")
+    parser.add_argument("output", type=str, help="onnx: X.onnx; openvino: X.xml; program and package: X.pt2")
     parser.add_argument(
         "--format",
         type=Format,
         default="onnx",
-        help="onnx; program: for torch.export.load; package: compiled by AOTInductor for this machine's processor",
+        help="program: for torch.export.load; package: compiled by AOTInductor for this machine's processor",
     )
     parser.add_argument("--features", action="store_true", help="the four maps in place of class scores")
-    parser.add_argument("--half", action="store_true", help="onnx: float16 in place of float32")
+    parser.add_argument(
+        "--half", action="store_true", help="onnx: float16 in place of float32; openvino: the same for weights"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     options = parser.parse_args(list(arguments))
-    if options.half and options.format != "onnx":
-        raise ValueError(f"--half is for --format onnx, not {options.format}")
+    if options.half and options.format not in ("onnx", "openvino"):
+        raise ValueError(f"--half is for --format onnx and openvino, not {options.format}")
     model, metadata = load(options.source, options.features)
     seen: list[Agreement] = []
     named: dict[str, Any] = {"overwrite": options.overwrite, "report": seen.append}
-    if options.format == "onnx":
-        path = export_onnx(model, options.output, half=options.half, metadata=metadata, **named)
+    write: Callable[..., Path]
+    if options.format in ("onnx", "openvino"):
+        write = export_onnx if options.format == "onnx" else export_openvino
+        path = write(model, options.output, half=options.half, metadata=metadata, **named)
     else:
-        write: Callable[..., Path] = export_program if options.format == "program" else export_package
+        write = export_program if options.format == "program" else export_package
         path = write(model, options.output, **named)
     print("\n".join(map(str, seen)))
     print(f"written: {path}")

@@ -19,7 +19,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "name what is in images"),
     "models": ("models", "list architectures and released weights"),
     "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
-    "export": ("export", "write a network for another runtime: ONNX, torch.export, AOTInductor"),
+    "export": ("export", "write a network for another runtime: ONNX, OpenVINO, torch.export"),
     "data": ("data", "look at image folders; write the sample images as files"),
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "demo": ("demo", "train, test and predict on the sample set in a few minutes"),

@@ -25,7 +25,7 @@ from internimage.model import InternImage, InternImageClassifier
 _BATCH, _HEIGHT, _WIDTH = 2, 96, 80
 # Of the comparison: even and odd, larger and smaller than the trace, one image and several.
 _SIZES = ((1, 64, 64), (3, 96, 80), (2, 75, 109))
-# Largest relative RMS error of an output that was computed in this dtype.
+# Largest relative RMS error of an output from weights or arithmetic of this precision.
 _TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 Runtime = Callable[[Tensor], Sequence[Tensor]]
@@ -130,7 +130,7 @@ def compare(
     run: Runtime,
     name: str,
     *,
-    dtype: torch.dtype = torch.float32,
+    precision: torch.dtype = torch.float32,
     example: Tensor | None = None,
     report: Report | None = None,
 ) -> list[Agreement]:
@@ -138,9 +138,9 @@ def compare(
 
     Args:
         model: the network, in float32.
-        run: takes images (N, C, H, W) in ``dtype`` on the CPU, gives the outputs in order.
+        run: takes images (N, C, H, W) in float32 on the CPU, gives the outputs in order.
         name: of what is compared, for the error.
-        dtype: of the runtime's arithmetic; decides what is allowed.
+        precision: of the runtime's weights or arithmetic; decides what is allowed.
         example: images to compare on, too.
         report: is told of each size, agreement or not.
 
@@ -153,11 +153,11 @@ def compare(
         with torch.inference_mode():
             expected = as_list(model(image_NCHW.to(device)))
         with torch.no_grad():
-            results = run(image_NCHW.to(dtype))
+            results = run(image_NCHW)
         errors = [relative_error(each.cpu(), wanted.cpu()) for each, wanted in zip(results, expected, strict=True)]
         # max() would lose NaN.
         error = next((each for each in errors if each != each), max(errors))
-        found.append(Agreement(tuple(image_NCHW.shape), error, _TOLERANCE[dtype]))
+        found.append(Agreement(tuple(image_NCHW.shape), error, _TOLERANCE[precision]))
         if report is not None:
             report(found[-1])
     if wrong := [each for each in found if not each.holds]:

@@ -92,10 +92,12 @@ def check_onnx(
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
 
-    def run(image_NCHW: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(each) for each in session.run(None, {image.name: image_NCHW.numpy()})]
+    dtype = _DTYPES[image.type]
 
-    return compare(model, run, Path(path).name, dtype=_DTYPES[image.type], example=example, report=report)
+    def run(image_NCHW: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(each) for each in session.run(None, {image.name: image_NCHW.to(dtype).numpy()})]
+
+    return compare(model, run, Path(path).name, precision=dtype, example=example, report=report)
 
 
 def _tidy(graph: Any, model: nn.Module) -> None:
@@ -121,7 +123,7 @@ def _tidy(graph: Any, model: nn.Module) -> None:
 
 
 def _convert(model: nn.Module, example: Tensor | None) -> Any:
-    from internimage.export.onnx_operator import dcnv3_to_onnx
+    from internimage.export.onnx_operators import dcnv3_to_onnx
 
     table = {cast(Any, torch.ops).internimage.dcnv3.default: dcnv3_to_onnx}
     with warnings.catch_warnings():

@@ -1,0 +1,86 @@
+"""A network as an OpenVINO model: straight from the exported program, any batch, height and width."""
+
+# OpenVINO is typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from internimage.export.network import Report, check, check_path, compare, draft, output_names, require, trace
+
+# Left to itself, the CPU plugin computes in bfloat16 where the processor can.
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def export_openvino(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    example: Tensor | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Write ``model`` as an OpenVINO model, ``NAME.xml`` and ``NAME.bin``, after a check in float32.
+
+    Input, outputs and open sizes as `export_onnx`; DCNv3 becomes GridSample and arithmetic around it. At run time the
+    CPU plugin chooses bfloat16 where the processor can: ``{"INFERENCE_PRECISION_HINT": "f32"}`` keeps float32.
+
+    Args:
+        model: a network in evaluation mode, in float32: classifier, backbone, or your own around them.
+        path: ends in ``.xml``.
+        example: images (N, C, H, W) to check the file with, too; needed for a network that is none of ours.
+        half: keep the weights in float16; the arithmetic does not change.
+        overwrite: replace files that are there.
+        metadata: JSON values to keep in the file under ``internimage``: class names, how images are prepared.
+        report: is told how far OpenVINO is from the network, size by size.
+
+    Raises:
+        ValueError: training mode, an example the network can't take, another suffix, or a file that doesn't agree.
+        FileExistsError: something is at ``path``.
+        ImportError: OpenVINO is missing; says which extra has it.
+    """
+    require("openvino")
+    import openvino
+
+    check(model, example)
+    path = check_path(path, ".xml", overwrite)
+    check_path(path.with_suffix(".bin"), ".bin", overwrite)
+    converted = _convert(model, example)
+    names = output_names(model, len(converted.outputs))
+    for port, name in zip([*converted.inputs, *converted.outputs], ["image", *names], strict=True):
+        port.get_tensor().set_names({name})
+    converted.set_rt_info(json.dumps(dict(metadata or {}), ensure_ascii=False), "internimage")
+    with draft(path) as file:
+        openvino.save_model(converted, file, compress_to_fp16=half)
+        compiled = openvino.Core().compile_model(file, "CPU", _FLOAT32)
+
+        def run(image_NCHW: Tensor) -> list[Tensor]:
+            return [torch.from_numpy(each.copy()) for each in compiled(image_NCHW.numpy()).values()]
+
+        precision = torch.float16 if half else torch.float32
+        compare(model, run, path.name, precision=precision, example=example, report=report)
+    return path
+
+
+def _convert(model: nn.Module, example: Tensor | None) -> Any:
+    import openvino
+    from openvino.frontend.pytorch import ConversionExtension
+
+    from internimage.export.openvino_operators import dcnv3_to_openvino
+
+    extension = ConversionExtension("internimage.dcnv3.default", dcnv3_to_openvino)
+    with warnings.catch_warnings():
+        # The converter's, about its own ways.
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(trace(model, example), extension=[extension])

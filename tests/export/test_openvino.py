@@ -1,0 +1,57 @@
+"""OpenVINO models: straight from the program, equal in float32 at any size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy
+import openvino
+import pytest
+import torch
+
+from export.scattered import CONFIGS, network
+from internimage.export import Agreement, export_openvino
+from internimage.export.network import relative_error
+
+SIZES = ((1, 224, 224), (2, 160, 192), (1, 250, 333), (3, 33, 47))
+
+
+def load(path: Path, precision: str = "f32") -> openvino.CompiledModel:
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_at_every_size(name: str, tmp_path: Path) -> None:
+    model = network(name)
+    path = export_openvino(model, tmp_path / "model.xml", metadata={"labels": ["cat"]})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    compiled = load(path)
+    for batch, height, width in SIZES:
+        image = torch.randn(batch, 3, height, width)
+        logits = torch.from_numpy(compiled({"image": image.numpy()})["logits"])
+        with torch.inference_mode():
+            assert relative_error(logits, model(image)) <= 1e-5
+    read = openvino.Core().read_model(path)
+    assert json.loads(read.get_rt_info("internimage").value) == {"labels": ["cat"]}
+    assert str(read.input("image").partial_shape) == "[?,3,?,?]"
+
+
+def test_maps_with_weights_in_16_bit(tmp_path: Path) -> None:
+    model, seen = network("t", features_only=True), list[Agreement]()
+    path = export_openvino(model, tmp_path / "maps.xml", half=True, report=seen.append)
+    assert [agreement.holds for agreement in seen] == [True, True, True]
+    assert max(agreement.error for agreement in seen) > 1e-5
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert path.with_suffix(".bin").stat().st_size < 1.1 * 2 * parameters
+    maps = load(path)(numpy.zeros((1, 3, 64, 96), numpy.float32))
+    assert [maps[f"stage{stage}"].shape for stage in (1, 4)] == [(1, 24, 16, 24), (1, 192, 2, 3)]
+
+
+def test_files_are_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"model\.bin exists"):
+        export_openvino(network("t"), tmp_path / "model.xml")
+    with pytest.raises(ValueError, match=r"end in \.xml"):
+        export_openvino(network("t"), tmp_path / "model.onnx")
+    assert (tmp_path / "model.bin").read_text() == "precious"
