@@ -18,7 +18,7 @@ from internimage.model import WEIGHTS, list_models
 from internimage.ops.dcnv3 import cpu
 
 Program = Callable[..., Any]
-COMMANDS = ("fit", "validate", "test", "predict", "models", "convert", "data", "doctor", "demo")
+COMMANDS = ("fit", "validate", "test", "predict", "models", "convert", "export", "data", "doctor", "demo")
 
 
 def test_the_installed_program_and_the_module_are_one() -> None:
