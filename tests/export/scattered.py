@@ -1,4 +1,4 @@
-"""Small networks whose points lie between pixels and off the map: at the start, none does, and a wrong grid hides."""
+"""Small networks of every published form, with sampling points between pixels and off the map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from internimage import InternImageConfig, create_model
-from internimage.model.deform import DCNv3
+from support.networks import off_the_grid
 
 # What the published networks are made of, one after the other.
 CONFIGS = {
@@ -24,12 +24,8 @@ CONFIGS = {
 @torch.no_grad()
 def network(name: str, **options: Any) -> nn.Module:
     torch.manual_seed(0)
-    model = create_model(CONFIGS[name], **{"num_classes": 10, **options}).eval()
+    model = off_the_grid(create_model(CONFIGS[name], **{"num_classes": 10, **options})).eval()
     for module in model.modules():
-        if isinstance(module, DCNv3):
-            for layer in (module.offset, module.mask):
-                nn.init.normal_(layer.weight, std=0.3 / layer.weight.shape[1] ** 0.5)
-                nn.init.uniform_(layer.bias, -2, 2)
-        elif isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return model

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from internimage import InternImageConfig, create_model
-from internimage.model.deform import DCNv3
 from internimage.model.layers import FeedForward
 from support.compare import relative_rms
+from support.networks import off_the_grid
 
 pytestmark = pytest.mark.gpu
 CONFIGS = {
@@ -31,22 +31,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> nn.Module:
     return off_the_grid(create_model(CONFIGS[request.param], num_classes=10)).eval()
-
-
-@torch.no_grad()
-def off_the_grid(model: nn.Module) -> nn.Module:
-    """Sampling points between pixels, at the start they are on them; and none so close that rounding takes it across.
-
-    On the grid every bilinear weight is 0 or 1, and a wrong offset would go unseen.
-    """
-    for module in model.modules():
-        if isinstance(module, DCNv3):
-            for layer in (module.offset, module.mask):
-                layer.weight.normal_(std=0.04 / layer.weight.shape[1] ** 0.5)
-                layer.bias.copy_(
-                    torch.randint_like(layer.bias, -2, 2) + torch.empty_like(layer.bias).uniform_(0.3, 0.7)
-                )
-    return model
 
 
 def gradients(model: nn.Module, image: Tensor, step: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:

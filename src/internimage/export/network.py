@@ -95,15 +95,17 @@ def check_path(path: str | Path, suffix: str, overwrite: bool) -> Path:
 
 
 @contextmanager
-def draft(path: Path) -> Generator[Path]:
+def draft(path: Path, overwrite: bool) -> Generator[Path]:
     """A place to write what belongs at ``path``; moved there, with all that was written beside it, if all went well.
 
-    Nobody finds half a file, and one that doesn't agree replaces none.
+    Nobody finds half a file, one that doesn't agree replaces none, and none beside it is replaced unasked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=path.parent) as folder:
         file = Path(folder) / path.name
         yield file
+        for each in Path(folder).iterdir():
+            check_path(path.parent / each.name, each.suffix, overwrite)
         # Weights before the file that names them.
         for each in sorted(Path(folder).iterdir(), key=lambda each: each == file):
             each.replace(path.parent / each.name)

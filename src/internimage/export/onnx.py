@@ -70,7 +70,7 @@ def export_onnx(
     program = _convert(copy.deepcopy(model).half() if half else model, example)
     _tidy(program.model.graph, model)
     program.model.metadata_props["internimage"] = json.dumps(dict(metadata or {}), ensure_ascii=False)
-    with draft(path) as file:
+    with draft(path, overwrite) as file:
         program.save(file)
         check_onnx(model, file, example=example, report=report)
     return path

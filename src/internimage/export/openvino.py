@@ -55,13 +55,12 @@ def export_openvino(
 
     check(model, example)
     path = check_path(path, ".xml", overwrite)
-    check_path(path.with_suffix(".bin"), ".bin", overwrite)
     converted = _convert(model, example)
     names = output_names(model, len(converted.outputs))
     for port, name in zip([*converted.inputs, *converted.outputs], ["image", *names], strict=True):
         port.get_tensor().set_names({name})
     converted.set_rt_info(json.dumps(dict(metadata or {}), ensure_ascii=False), "internimage")
-    with draft(path) as file:
+    with draft(path, overwrite) as file:
         openvino.save_model(converted, file, compress_to_fp16=half)
         compiled = openvino.Core().compile_model(file, "CPU", _FLOAT32)
 

@@ -41,7 +41,7 @@ def export_program(
     """
     check(model, example)
     path = check_path(path, ".pt2", overwrite)
-    with draft(path) as file:
+    with draft(path, overwrite) as file:
         torch.export.save(trace(model, example), file)
         loaded = torch.export.load(file).module()
         compare(model, _runs(loaded, model), path.name, example=example, report=report)
@@ -64,7 +64,7 @@ def export_package(
     check(model, example)
     path = check_path(path, ".pt2", overwrite)
     inductor = cast(Any, torch)._inductor
-    with draft(path) as file, warnings.catch_warnings():
+    with draft(path, overwrite) as file, warnings.catch_warnings():
         # The compiler's, about its own ways.
         warnings.simplefilter("ignore")
         inductor.aoti_compile_and_package(trace(model, example), package_path=str(file))

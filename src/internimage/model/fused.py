@@ -94,8 +94,7 @@ def feed_forward(x: Tensor, layer1: nn.Module, activation: nn.Module, layer2: nn
 def depthwise(x_NHWC: Tensor, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> Tensor:
     """``activation(norm(conv(x)))`` of a depth-wise convolution and a layer normalisation, channels-last, in one pass.
 
-    Under autocast it computes in the input's own dtype, or in float32 on a GPU, which is more exact and saves
-    conversions.
+    Under autocast it takes the map in the dtype it comes in; on a GPU `deform.DCNv3` has rounded it before.
 
     Args:
         x_NHWC: (N, H, W, C).

@@ -136,7 +136,7 @@ def _estimate(shape: ShapeClass, architecture: str) -> Config:
 
 
 def candidates(shape: ShapeClass) -> list[Config]:
-    """What is worth timing: four to eight, which take a compiler seconds."""
+    """What is worth timing: two to eight, which take a compiler seconds."""
     # Few rows need many small programs.
     shares, warps = (shape.threads_per_row[-2:], (1, 4)) if shape.few else (shape.threads_per_row, (4,))
     chunks = (3, 9) if shape.kind == "forward" else (1, 3)
