@@ -46,6 +46,10 @@ def test_a_program_of_maps(weights: Path, tmp_path: Path) -> None:
     [
         (["no/such/file", "x.onnx"], "no/such/file"),
         (["WEIGHTS", "x.pt2"], "end in .onnx"),
+        (
+            ["WEIGHTS", "x.xml", "--format", "openvino", "--sampling", "grid_sample"],
+            "--sampling is for --format onnx",
+        ),
         (["WEIGHTS", "x.pt2", "--format", "program", "--half"], "--half is for --format onnx and openvino"),
     ],
 )

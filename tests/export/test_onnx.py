@@ -15,6 +15,7 @@ from torch import nn
 from export.scattered import CONFIGS, network
 from internimage.export import Agreement, check_onnx, export_onnx
 from internimage.export.network import relative_error
+from internimage.export.onnx_operators import Sampling
 
 # Of the released code's exports, these went wrong: other than the traced size, more than one image.
 SIZES = ((1, 224, 224), (2, 160, 192), (1, 250, 333), (3, 33, 47))
@@ -31,10 +32,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_onnx(network("t"), tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_logits_at_every_size(name: str, exported: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "sampling"), [*((name, "deform_conv") for name in CONFIGS), ("h", "grid_sample")])
+def test_logits_at_every_size(name: str, sampling: Sampling, exported: Path, tmp_path: Path) -> None:
     model = network(name)
-    path = exported if name == "t" else export_onnx(model, tmp_path / "model.onnx")
+    path = exported if name == "t" else export_onnx(model, tmp_path / "model.onnx", sampling=sampling)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("DeformConv" in operators, "GridSample" in operators) == (
+        sampling == "deform_conv",
+        sampling != "deform_conv",
+    )
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width)
         (logits,) = run(path, image)
@@ -57,7 +63,7 @@ def test_maps_names_and_operators(tmp_path: Path) -> None:
     ]
     assert [output.name for output in file.graph.output] == ["stage1", "stage2", "stage3", "stage4"]
     assert {node.domain for node in file.graph.node} == {""}
-    assert sum(node.op_type == "GridSample" for node in file.graph.node) == 4
+    assert sum(node.op_type == "DeformConv" for node in file.graph.node) == 4
     assert not file.functions
     # Nor where it was made: the exporter's notes hold whole tracebacks.
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()

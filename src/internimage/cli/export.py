@@ -36,14 +36,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--half", action="store_true", help="onnx: float16 in place of float32; openvino: the same for weights"
     )
+    parser.add_argument(
+        "--sampling",
+        choices=["deform_conv", "grid_sample"],
+        help="onnx: what DCNv3 rests on; deform_conv, the default, is faster, grid_sample runs in more places",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     options = parser.parse_args(list(arguments))
     if options.half and options.format not in ("onnx", "openvino"):
         raise ValueError(f"--half is for --format onnx and openvino, not {options.format}")
+    if options.sampling is not None and options.format != "onnx":
+        raise ValueError(f"--sampling is for --format onnx, not {options.format}")
     model, metadata = load(options.source, options.features)
     seen: list[Agreement] = []
     named: dict[str, Any] = {"overwrite": options.overwrite, "report": seen.append}
     write: Callable[..., Path]
+    if options.sampling is not None:
+        named["sampling"] = options.sampling
     if options.format in ("onnx", "openvino"):
         write = export_onnx if options.format == "onnx" else export_openvino
         path = write(model, options.output, half=options.half, metadata=metadata, **named)

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from internimage.export.network import (
     trace,
 )
 
+if TYPE_CHECKING:
+    from internimage.export.onnx_operators import Sampling
+
 # The first in which GridSample has its present form and Gelu is an operator.
 OPSET = 20
 _DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
@@ -40,13 +43,14 @@ def export_onnx(
     *,
     example: Tensor | None = None,
     half: bool = False,
+    sampling: Sampling = "deform_conv",
     overwrite: bool = False,
     metadata: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> Path:
     """Write ``model`` as an ONNX file with open batch, height and width, after a check with onnxruntime.
 
-    DCNv3 becomes GridSample and arithmetic around it, no custom operator. The input is called ``image``, the outputs
+    DCNv3 becomes standard operators, no custom one. The input is called ``image``, the outputs
     ``logits``, or ``stage1`` to ``stage4``, open sizes ``batch``, ``height``, ``width``. The weights of a network of
     more than 1.5 GB lie in a second file beside the first, ``NAME.onnx.data``.
 
@@ -55,6 +59,8 @@ def export_onnx(
         path: ends in ``.onnx``.
         example: images (N, C, H, W) to check the file with, too; needed for a network that is none of ours.
         half: weights and arithmetic, input and outputs in float16; coordinates, modulation and sums stay in float32.
+        sampling: what DCNv3 rests on. ``"deform_conv"`` (DeformConv, opset 19) is the faster one: onnxruntime 1.25 or
+            newer. ``"grid_sample"`` is for runtimes without it; there, offsets that are NaN are not off the map.
         overwrite: replace a file that is there.
         metadata: JSON values to keep in the file under ``internimage``: class names, how images are prepared.
         report: is told how far onnxruntime is from the network, size by size.
@@ -67,7 +73,7 @@ def export_onnx(
     require("onnx", "onnxscript", "onnxruntime")
     check(model, example)
     path = check_path(path, ".onnx", overwrite)
-    program = _convert(copy.deepcopy(model).half() if half else model, example)
+    program = _convert(copy.deepcopy(model).half() if half else model, example, sampling)
     _tidy(program.model.graph, model)
     program.model.metadata_props["internimage"] = json.dumps(dict(metadata or {}), ensure_ascii=False)
     with draft(path, overwrite) as file:
@@ -122,10 +128,10 @@ def _tidy(graph: Any, model: nn.Module) -> None:
             )
 
 
-def _convert(model: nn.Module, example: Tensor | None) -> Any:
-    from internimage.export.onnx_operators import dcnv3_to_onnx
+def _convert(model: nn.Module, example: Tensor | None, sampling: Sampling) -> Any:
+    from internimage.export.onnx_operators import translator
 
-    table = {cast(Any, torch.ops).internimage.dcnv3.default: dcnv3_to_onnx}
+    table = {cast(Any, torch.ops).internimage.dcnv3.default: translator(sampling)}
     with warnings.catch_warnings():
         # The exporter's, about its own ways.
         warnings.simplefilter("ignore")

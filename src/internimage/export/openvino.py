@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def export_openvino(
 ) -> Path:
     """Write ``model`` as an OpenVINO model, ``NAME.xml`` and ``NAME.bin``, after a check in float32.
 
-    Input, outputs and open sizes as `export_onnx`; DCNv3 becomes GridSample and arithmetic around it. At run time the
+    Input, outputs and open sizes as `export_onnx`; DCNv3 becomes OpenVINO's DeformableConvolution. At run time the
     CPU plugin chooses bfloat16 where the processor can: ``{"INFERENCE_PRECISION_HINT": "f32"}`` keeps float32.
 
     Args:
@@ -76,10 +76,13 @@ def _convert(model: nn.Module, example: Tensor | None) -> Any:
     import openvino
     from openvino.frontend.pytorch import ConversionExtension
 
-    from internimage.export.openvino_operators import dcnv3_to_openvino
+    from internimage.export.openvino_operators import converter
 
-    extension = ConversionExtension("internimage.dcnv3.default", dcnv3_to_openvino)
+    program = trace(model, example)
+    dcnv3 = cast(Any, torch.ops).internimage.dcnv3.default
+    sizes = [tuple(node.args[0].meta["val"].shape[-2:]) for node in program.graph.nodes if node.target is dcnv3]
     with warnings.catch_warnings():
         # The converter's, about its own ways.
         warnings.simplefilter("ignore")
-        return openvino.convert_model(trace(model, example), extension=[extension])
+        extension = ConversionExtension("internimage.dcnv3.default", converter(sizes))
+        return openvino.convert_model(program, extension=[extension])

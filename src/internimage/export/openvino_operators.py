@@ -1,4 +1,4 @@
-"""OpenVINO's operators for `operator.build_dcnv3`; its reader of PyTorch programs calls `dcnv3_to_openvino`."""
+"""OpenVINO's operators for `operator.build_dcnv3`; its reader of PyTorch programs calls what `converter` makes."""
 
 # OpenVINO's operators have no types that help.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,68 +16,44 @@ from internimage.export.operator import build_dcnv3
 from internimage.ops.dcnv3 import DCNv3Geometry
 
 _op: Any = opset15
-_GRID_SAMPLE = {"align_corners": False, "mode": "bilinear", "padding_mode": "zeros"}
 
 
-def dcnv3_to_openvino(context: Any) -> list[Any]:
-    """``internimage::dcnv3``, whose settings are constant inputs after the three tensors."""
-    value, offset, mask = (context.get_input(place) for place in range(3))
-    *pairs, scale, remove_center, normalize = (context.get_input(place).get_node().data for place in range(3, 10))
-    geometry = DCNv3Geometry.make(
-        *([int(number) for number in pair] for pair in pairs),
-        offset_scale=float(scale),
-        remove_center=bool(remove_center),
-    )
-    # A string is a constant of its bytes.
-    return build_dcnv3(OpenVinoOperators(), value, offset, mask, geometry, bytes(normalize).decode()).outputs()
+def converter(sizes: Iterable[tuple[int, int]]) -> Callable[[Any], list[Any]]:
+    """For ``internimage::dcnv3``, given G and D of each call in order: the reader itself knows no sizes."""
+    remaining = iter(sizes)
+
+    def convert(context: Any) -> list[Any]:
+        value, offset, mask = (context.get_input(place) for place in range(3))
+        # The settings are constant inputs after the three tensors, a string is a constant of its bytes.
+        *pairs, scale, remove_center, normalize = (context.get_input(place).get_node().data for place in range(3, 10))
+        geometry = DCNv3Geometry.make(
+            *([int(number) for number in pair] for pair in pairs),
+            offset_scale=float(scale),
+            remove_center=bool(remove_center),
+        )
+        rule = bytes(normalize).decode()
+        return build_dcnv3(OpenVinoOperators(), value, offset, mask, next(remaining), geometry, rule).outputs()
+
+    return convert
 
 
 class OpenVinoOperators:
     """See `operator.Operators`."""
 
-    def sizes(self, x: Any, count: int) -> list[Any]:
-        shape, step = _op.shape_of(x), self.integers(1)
-        return [_op.slice(shape, self.integers(axis), self.integers(axis + 1), step) for axis in range(count)]
-
-    def integers(self, *numbers: int) -> Any:
-        return _op.constant(np.array(numbers, np.int64))
-
-    def floats(self, *numbers: float) -> Any:
-        return _op.constant(np.array(numbers, np.float32))
-
-    def count(self, extent: Any) -> Any:
-        zero, one = (_op.constant(np.int64(number)) for number in (0, 1))
-        return self.to_float(_op.range(zero, _op.squeeze(extent, self.integers(0)), one, "i64"))
-
-    def to_float(self, x: Any) -> Any:
-        return _op.convert(x, "f32")
-
-    def concat(self, parts: Sequence[Any], axis: int) -> Any:
-        return _op.concat(list(parts), axis)
-
-    def reshape(self, x: Any, shape: Any) -> Any:
-        return _op.reshape(x, shape, False)
-
-    def expand(self, x: Any, shape: Any) -> Any:
-        return _op.broadcast(x, shape)
-
-    def unsqueeze(self, x: Any, *axes: int) -> Any:
-        return _op.unsqueeze(x, self.integers(*axes))
+    def reshape(self, x: Any, *sizes: int) -> Any:
+        return _op.reshape(x, np.array(sizes, np.int64), True)
 
     def transpose(self, x: Any, *order: int) -> Any:
-        return _op.transpose(x, self.integers(*order))
+        return _op.transpose(x, np.array(order, np.int64))
 
-    def add(self, a: Any, b: Any) -> Any:
-        return _op.add(a, b)
+    def pick(self, x: Any, channels: Sequence[int]) -> Any:
+        return _op.gather(x, np.array(channels, np.int64), np.int64(1))
 
-    def subtract(self, a: Any, b: Any) -> Any:
-        return _op.subtract(a, b)
+    def multiply(self, x: Any, factors: np.ndarray) -> Any:
+        return _op.multiply(x, factors)
 
-    def multiply(self, a: Any, b: Any) -> Any:
-        return _op.multiply(a, b)
-
-    def divide(self, a: Any, b: Any) -> Any:
-        return _op.divide(a, b)
+    def add(self, x: Any, terms: np.ndarray) -> Any:
+        return _op.add(x, terms)
 
     def softmax(self, x: Any) -> Any:
         return _op.softmax(x, -1)
@@ -85,8 +61,16 @@ class OpenVinoOperators:
     def sigmoid(self, x: Any) -> Any:
         return _op.sigmoid(x)
 
-    def grid_sample(self, x: Any, grid: Any) -> Any:
-        return _op.grid_sample(x, grid, _GRID_SAMPLE)
-
-    def sum(self, x: Any, axis: int) -> Any:
-        return _op.reduce_sum(x, self.integers(axis), False)
+    def deform_conv(self, x: Any, weight: np.ndarray, offset: Any, mask: Any, geometry: DCNv3Geometry) -> Any:
+        padding = list(geometry.padding)
+        return _op.deformable_convolution(
+            x,
+            offset,
+            _op.constant(weight),
+            list(geometry.stride),
+            padding,
+            padding,
+            list(geometry.dilation),
+            mask,
+            bilinear_interpolation_pad=True,
+        )
