@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy
 import onnx
+import openvino
 import pytest
 import torch
+from PIL import Image
 
 from export.scattered import network
 from internimage import LabelMap, Preprocess, save_checkpoint
+from internimage.cli.export import calibration_images
 from internimage.cli.main import main
 
 
@@ -41,6 +45,22 @@ def test_a_program_of_maps(weights: Path, tmp_path: Path) -> None:
     assert [tuple(each.shape[1:]) for each in maps] == [(24, 16, 24), (48, 8, 12), (96, 4, 6), (192, 2, 3)]
 
 
+def test_eight_bits_from_a_folder(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    generator = numpy.random.default_rng(0)
+    for number in range(301):
+        Image.fromarray(generator.integers(0, 256, (70, 90, 3), numpy.uint8)).save(images / f"{number}.png")
+    path = tmp_path / "small.xml"
+    assert main(["export", str(weights), str(path), "--format", "openvino", "--int8", str(images)]) == 0
+    assert "1 x 3 x 64 x 64: agrees" in capsys.readouterr().out
+    read = openvino.Core().read_model(path)
+    assert {"i8"} <= {node.get_element_type().get_type_name() for node in read.get_ops() if node.get_output_size()}
+    assert len(calibration_images(str(images), Preprocess(64).to_dict())) == 151
+    with pytest.raises(ValueError, match="how images are prepared"):
+        calibration_images(str(images), None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -50,6 +70,8 @@ def test_a_program_of_maps(weights: Path, tmp_path: Path) -> None:
             ["WEIGHTS", "x.xml", "--format", "openvino", "--sampling", "grid_sample"],
             "--sampling is for --format onnx",
         ),
+        (["WEIGHTS", "x.onnx", "--int8", "images"], "--int8 is for --format openvino, not onnx"),
+        (["WEIGHTS", "x.xml", "--format", "openvino", "--int8", "no/such/folder"], "no/such/folder does not exist"),
         (["WEIGHTS", "x.pt2", "--format", "program", "--half"], "--half is for --format onnx and openvino"),
     ],
 )

@@ -55,3 +55,28 @@ def test_files_are_not_lost(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"end in \.xml"):
         export_openvino(network("t"), tmp_path / "model.onnx")
     assert (tmp_path / "model.bin").read_text() == "precious"
+
+
+def test_eight_bits_by_calibration(tmp_path: Path) -> None:
+    model, seen = network("t"), list[Agreement]()
+    images = list(torch.randn(24, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    path = export_openvino(model, tmp_path / "int8.xml", calibration=images, report=seen.append)
+    assert [agreement.shape for agreement in seen] == [(1, 3, 64, 64)] * 8
+    # Of random weights; what it costs a trained network is measured by benchmarks.precision.
+    assert 1e-4 < max(agreement.error for agreement in seen) < 0.3
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert path.with_suffix(".bin").stat().st_size < 0.5 * 4 * parameters
+    compiled = load(path)
+    assert compiled({"image": numpy.zeros((2, 3, 70, 96), numpy.float32)})["logits"].shape == (2, 10)
+    with pytest.raises(ValueError, match="half and calibration exclude each other"):
+        export_openvino(model, tmp_path / "other.xml", calibration=images, half=True)
+    with pytest.raises(ValueError, match="calibration holds no images"):
+        export_openvino(model, tmp_path / "other.xml", calibration=[])
+    with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
+        export_openvino(model, tmp_path / "other.xml", calibration=[torch.zeros(1, 4, 64, 64)])
+
+
+def test_eight_bits_need_another_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("internimage.export.network.find_spec", lambda name: None if name == "nncf" else name)
+    with pytest.raises(ImportError, match=r"export needs nncf: pip install 'internimage-torch\[int8\]'"):
+        export_openvino(network("t"), tmp_path / "int8.xml", calibration=[torch.zeros(1, 3, 64, 64)])

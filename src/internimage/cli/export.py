@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
-from torch import nn
+from torch import Tensor, nn
 
+from internimage.data import find_images, read_image, to_tensor
 from internimage.export import Agreement, export_onnx, export_openvino, export_package, export_program
-from internimage.model import create_model, read_checkpoint
+from internimage.inference.loading import published_size
+from internimage.model import create_model, infer_config, read_checkpoint
 from internimage.model.checkpoints.hub import locate
-from internimage.model.checkpoints.loading import infer_config
+from internimage.structures import Preprocess
 
 Format = Literal["onnx", "openvino", "program", "package"]
+# Options that not every format has.
+_FORMATS = {"half": ("onnx", "openvino"), "sampling": ("onnx",), "int8": ("openvino",)}
+# NNCF's own default: more images change the ranges little.
+_CALIBRATION = 300
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,28 +44,38 @@ def main(arguments: Sequence[str]) -> int:
         "--half", action="store_true", help="onnx: float16 in place of float32; openvino: the same for weights"
     )
     parser.add_argument(
+        "--int8",
+        type=str,
+        default=None,
+        metavar="IMAGES",
+        help="openvino: weights and activations in int8, their ranges from (up to 300 of) the images in this folder",
+    )
+    parser.add_argument(
         "--sampling",
         choices=["deform_conv", "grid_sample"],
         help="onnx: what DCNv3 rests on; deform_conv, the default, is faster, grid_sample runs in more places",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     options = parser.parse_args(list(arguments))
-    if options.half and options.format not in ("onnx", "openvino"):
-        raise ValueError(f"--half is for --format onnx and openvino, not {options.format}")
-    if options.sampling is not None and options.format != "onnx":
-        raise ValueError(f"--sampling is for --format onnx, not {options.format}")
+    named: dict[str, Any] = {}
+    for option, formats in _FORMATS.items():
+        if given := getattr(options, option):
+            if options.format not in formats:
+                raise ValueError(f"--{option} is for --format {' and '.join(formats)}, not {options.format}")
+            named[option] = given
     model, metadata = load(options.source, options.features)
-    seen: list[Agreement] = []
-    named: dict[str, Any] = {"overwrite": options.overwrite, "report": seen.append}
-    write: Callable[..., Path]
-    if options.sampling is not None:
-        named["sampling"] = options.sampling
+    if folder := named.pop("int8", None):
+        named["calibration"] = calibration_images(folder, metadata.get("preprocess"))
     if options.format in ("onnx", "openvino"):
-        write = export_onnx if options.format == "onnx" else export_openvino
-        path = write(model, options.output, half=options.half, metadata=metadata, **named)
-    else:
-        write = export_program if options.format == "program" else export_package
-        path = write(model, options.output, **named)
+        named["metadata"] = metadata
+    write: dict[Format, Callable[..., Path]] = {
+        "onnx": export_onnx,
+        "openvino": export_openvino,
+        "program": export_program,
+        "package": export_package,
+    }
+    seen: list[Agreement] = []
+    path = write[options.format](model, options.output, overwrite=options.overwrite, report=seen.append, **named)
     print("\n".join(map(str, seen)))
     print(f"written: {path}")
     return 0
@@ -68,11 +85,23 @@ def load(source: str, features_only: bool) -> tuple[nn.Module, dict[str, Any]]:
     """The network in evaluation mode, and what a file says of its classes and images."""
     path = locate(source)
     found = read_checkpoint(path)
-    model = create_model(infer_config(found), pretrained=path, features_only=features_only).eval()
+    config = infer_config(found)
+    model = create_model(config, pretrained=path, features_only=features_only).eval()
     metadata: dict[str, Any] = {}
-    if found.card is not None:
-        if found.card.labels is not None and not features_only:
-            metadata["labels"] = list(found.card.labels)
-        if found.card.preprocess is not None:
-            metadata["preprocess"] = found.card.preprocess.to_dict()
+    preprocess = found.card.preprocess if found.card is not None else None
+    if preprocess is None and config.in_chans == 3:
+        preprocess = Preprocess(size=published_size(source, found.path))
+    if preprocess is not None:
+        metadata["preprocess"] = preprocess.to_dict()
+    if found.card is not None and found.card.labels is not None and not features_only:
+        metadata["labels"] = list(found.card.labels)
     return model.to(torch.float32), metadata
+
+
+def calibration_images(folder: str, preprocess: dict[str, Any] | None) -> list[Tensor]:
+    """Up to 300 images (1, C, size, size), evenly from all: files of one class lie together."""
+    if preprocess is None:
+        raise ValueError("the weight file does not say how images are prepared; save it with preprocess=...")
+    how, paths = Preprocess.from_dict(preprocess), find_images(folder)
+    step = math.ceil(len(paths) / _CALIBRATION)
+    return [to_tensor(read_image(path, in_chans=how.in_chans), how)[None] for path in paths[::step]]

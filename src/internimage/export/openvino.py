@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ from internimage.export.network import Report, check, check_path, compare, draft
 
 # Left to itself, the CPU plugin computes in bfloat16 where the processor can.
 _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+# In 8 bits the check is on calibration images; as many say enough.
+_CHECKED = 8
 
 
 def export_openvino(
@@ -27,6 +29,7 @@ def export_openvino(
     *,
     example: Tensor | None = None,
     half: bool = False,
+    calibration: Sequence[Tensor] | None = None,
     overwrite: bool = False,
     metadata: Mapping[str, Any] | None = None,
     report: Report | None = None,
@@ -41,21 +44,30 @@ def export_openvino(
         path: ends in ``.xml``.
         example: images (N, C, H, W) to check the file with, too; needed for a network that is none of ours.
         half: keep the weights in float16; the arithmetic does not change.
+        calibration: prepared images, each (1, C, H, W), some hundred that stand for what the network will see: from
+            their ranges NNCF brings weights and activations of convolutions and linear layers to int8. Sampling and
+            normalisation stay in floats. The check is then on the first of these images, and allows 0.3.
         overwrite: replace files that are there.
         metadata: JSON values to keep in the file under ``internimage``: class names, how images are prepared.
         report: is told how far OpenVINO is from the network, size by size.
 
     Raises:
-        ValueError: training mode, an example the network can't take, another suffix, or a file that doesn't agree.
+        ValueError: training mode, an example the network can't take, another suffix, ``half`` and ``calibration``
+            together, or a file that doesn't agree.
         FileExistsError: something is at ``path``.
-        ImportError: OpenVINO is missing; says which extra has it.
+        ImportError: OpenVINO or NNCF is missing; says which extra has it.
     """
     require("openvino")
     import openvino
 
     check(model, example)
     path = check_path(path, ".xml", overwrite)
+    if calibration is not None:
+        require("nncf", extra="int8")
+        _check_calibration(model, calibration, half)
     converted = _convert(model, example)
+    if calibration is not None:
+        converted = _quantize(converted, calibration)
     names = output_names(model, len(converted.outputs))
     for port, name in zip([*converted.inputs, *converted.outputs], ["image", *names], strict=True):
         port.get_tensor().set_names({name})
@@ -67,9 +79,26 @@ def export_openvino(
         def run(image_NCHW: Tensor) -> list[Tensor]:
             return [torch.from_numpy(each.copy()) for each in compiled(image_NCHW.numpy()).values()]
 
-        precision = torch.float16 if half else torch.float32
-        compare(model, run, path.name, precision=precision, example=example, report=report)
+        precision = torch.int8 if calibration is not None else torch.float16 if half else torch.float32
+        images = None if calibration is None else calibration[:_CHECKED]
+        compare(model, run, path.name, precision=precision, example=example, images=images, report=report)
     return path
+
+
+def _check_calibration(model: nn.Module, images: Sequence[Tensor], half: bool) -> None:
+    if half:
+        raise ValueError("half and calibration exclude each other: weights are in float16 or in int8")
+    if not images:
+        raise ValueError("calibration holds no images; give some hundred of those that the network will see")
+    for image_NCHW in images:
+        check(model, image_NCHW)
+
+
+def _quantize(converted: Any, images: Sequence[Tensor]) -> Any:
+    import nncf
+
+    dataset = nncf.Dataset(images, lambda image_NCHW: image_NCHW.numpy())
+    return nncf.quantize(converted, dataset, subset_size=len(images))
 
 
 def _convert(model: nn.Module, example: Tensor | None) -> Any:

@@ -36,7 +36,7 @@ def load_classifier(source: str | Path, *, ema: bool | None = None) -> tuple[Int
     load_checkpoint(model, found)
     card = found.card or Card(config)
     labels = card.labels or imagenet_labels(config.num_classes) or LabelMap.numbered(config.num_classes)
-    preprocess = card.preprocess or Preprocess(size=_published_size(source, found.path))
+    preprocess = card.preprocess or Preprocess(size=published_size(source, found.path))
     if len(labels) != config.num_classes:
         raise ValueError(f"{found.path} names {len(labels)} classes, but its network has {config.num_classes} outputs")
     if preprocess.in_chans != config.in_chans:
@@ -58,7 +58,8 @@ def pick_device(name: str | None) -> torch.device:
         raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]}); try cpu") from None
 
 
-def _published_size(source: str | Path, path: Path) -> int:
+def published_size(source: str | Path, path: Path) -> int:
+    """Pixels of the images that released weights were evaluated on; 224, with a warning, for other files."""
     for row in WEIGHTS.values():
         if str(source) in (row.name, row.model_repository) or path.name == row.file:
             return row.image_size
