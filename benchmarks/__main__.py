@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import dcnv3, models, training
+from benchmarks import dcnv3, exported, models, training
 from benchmarks.comparison import Comparison, Result, Settings, measure
 from benchmarks.machine import describe
 from benchmarks.official import check_checkout
@@ -25,8 +25,12 @@ SUITES: dict[str, Callable[[Settings], Iterator[Comparison]]] = {
     "dcnv3": dcnv3.comparisons,
     "models": models.comparisons,
     "training": training.comparisons,
+    "export": exported.comparisons,
 }
-SUMMARIES: dict[str, Callable[[Sequence[Result]], list[str]]] = {"dcnv3": dcnv3.summarize}
+SUMMARIES: dict[str, Callable[[Sequence[Result]], list[str]]] = {
+    "dcnv3": dcnv3.summarize,
+    "export": exported.summarize,
+}
 RESULTS = Path(__file__).resolve().parent / "results"
 _QUICK_ROUNDS = 3
 

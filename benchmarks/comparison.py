@@ -83,6 +83,7 @@ class Comparison:
         agreements: checks of contenders that compute the same function; others need none.
         skipped: (name, reason) of whoever could not take part.
         images_per_call: for images per second, or None.
+        rest_s: seconds of rest before each sample, for threads of the one before to fall asleep.
     """
 
     title: str
@@ -90,6 +91,7 @@ class Comparison:
     agreements: tuple[Agreement, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     images_per_call: int | None = None
+    rest_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def measure(comparison: Comparison, settings: Settings) -> Result:
         rounds=settings.rounds,
         budget_s=_BUDGET_S,
         sample_ms=1.0 if settings.quick else 20.0,
+        rest_s=comparison.rest_s,
         synchronize=synchronizer(settings.device),
     )
     baseline = comparison.contenders[0].name

@@ -15,7 +15,7 @@ import internimage
 from benchmarks.comparison import Settings
 from benchmarks.official import describe_checkout
 
-_PACKAGES = ("torchvision", "timm", "triton", "numpy")
+_PACKAGES = ("torchvision", "timm", "triton", "numpy", "onnxruntime", "openvino", "nncf")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 

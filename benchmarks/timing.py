@@ -64,6 +64,7 @@ def interleave(
     warmup: int = 2,
     sample_ms: float = 20.0,
     budget_s: float = math.inf,
+    rest_s: float = 0.0,
     synchronize: Workload = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
@@ -76,6 +77,7 @@ def interleave(
             says how many calls make a sample.
         sample_ms: the least duration of a sample, in milliseconds.
         budget_s: where ``rounds`` would take longer, in seconds, there are fewer, but 5 if ``rounds`` allows.
+        rest_s: seconds of rest before each sample: libraries keep idle threads spinning for a while.
         synchronize: waits until the device has finished; called before and after each sample.
         clock: seconds, monotonic.
 
@@ -88,6 +90,8 @@ def interleave(
         )
 
     def sample(call: Workload, times: int) -> float:
+        if rest_s:
+            time.sleep(rest_s)
         synchronize()
         started = clock()
         for _ in range(times):

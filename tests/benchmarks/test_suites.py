@@ -19,7 +19,7 @@ from benchmarks.networks import build_network, line_up, random_images, scatter_s
 from benchmarks.official import OFFICIAL_NAME
 from benchmarks.timing import Ratio, Timing, Workload
 
-from benchmarks import dcnv3, models, training
+from benchmarks import dcnv3, exported, models, training
 from internimage import create_model
 from internimage import dcnv3 as our_dcnv3
 from internimage.ops.dcnv3.backends import backend_names
@@ -101,6 +101,28 @@ def test_the_summary_by_hand() -> None:
     assert dcnv3.summarize(results) == [
         f"- {OFFICIAL_NAME} takes 30.0 times as long as ours, forward: geometric mean over 2 sizes, 20.0 to 45.0.",
         "- A pixel of 4 groups costs 20 ns at 10 x 10, 40 ns at 20 x 20.",
+    ]
+
+
+def test_files_for_other_runtimes_in_a_quick_run(tmp_path: Path) -> None:
+    assert main(["--suite", "export", "--quick", "--rounds", "1", "--threads", "1", "--output", str(tmp_path)]) == 0
+    (numbers,) = tmp_path.glob("*_export_cpu.json")
+    (result,) = json.loads(numbers.read_text(encoding="utf-8"))["results"]
+    names = [row["name"] for row in result["rows"]]
+    assert names[0] == exported.OURS
+    assert {exported.DEFORM_CONV, exported.GRID_SAMPLE, exported.OPENVINO, exported.OPENVINO_INT8} < set(names)
+    assert [check["name"] for check in result["agreements"]] == names[1:]
+    (page,) = tmp_path.glob("*_export_cpu.md")
+    assert "No targets without the official network" in page.read_text(encoding="utf-8")
+
+
+def test_targets_of_exports_by_hand() -> None:
+    rows = [Row(OFFICIAL_NAME, Timing((100.0,), 1))]
+    for name, share in ((exported.OURS, 0.3), (exported.DEFORM_CONV, 0.75), (exported.OPENVINO, 0.56)):
+        rows.append(Row(name, Timing((100 * share,), 1), Ratio(share, share, share)))
+    assert exported.summarize([Result("", tuple(rows), (), ())]) == [
+        "- onnxruntime, DeformConv: 0.75 of the official network's time, target 0.75: met.",
+        "- OpenVINO, float32: 0.56 of the official network's time, target 0.55: missed.",
     ]
 
 

@@ -95,6 +95,14 @@ def test_the_device_is_waited_for_before_and_after_each_sample() -> None:
     assert "".join(machine.called) == "|a||b||a||b|"
 
 
+def test_rest_before_each_sample_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    monkeypatch.setattr("benchmarks.timing.time.sleep", lambda seconds: machine.call(f"rest {seconds}", 500.0)())
+    found = interleave({"a": machine.call("a", 50.0)}, rounds=2, warmup=1, rest_s=0.5, clock=machine.clock)
+    assert machine.called == ["rest 0.5", "a"] * 3
+    assert found["a"].samples_ms == pytest.approx((50.0, 50.0))
+
+
 def test_time_until_the_device_has_finished_counts() -> None:
     machine = Machine()
     calls = {"queued": machine.call("queued", 1.0)}
