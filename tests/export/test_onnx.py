@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import onnxruntime
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -72,6 +73,16 @@ def test_maps_names_and_operators(tmp_path: Path) -> None:
     with torch.inference_mode():
         for found, expected in zip(run(path, image), model(image), strict=True):
             assert relative_error(found, expected) <= 1e-5
+
+
+def test_grid_sample_for_another_runtime(tmp_path: Path) -> None:
+    """OpenVINO's reader of ONNX has no DeformConv."""
+    model = network("t")
+    path = export_onnx(model, tmp_path / "model.onnx", sampling="grid_sample")
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    image = torch.randn(2, 3, 75, 109)
+    with torch.inference_mode():
+        assert relative_error(torch.from_numpy(compiled({"image": image.numpy()})["logits"]), model(image)) <= 1e-5
 
 
 def test_half_precision(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def check_path(path: str | Path, suffix: str, overwrite: bool) -> Path:
     if path.suffix != suffix:
         raise ValueError(f"this format's files end in {suffix}, got {path}")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+        raise FileExistsError(f"{path} exists; choose another name, or replace it with overwrite=True (--overwrite)")
     return path
 
 

@@ -80,7 +80,7 @@ def export_openvino(
             return [torch.from_numpy(each.copy()) for each in compiled(image_NCHW.numpy()).values()]
 
         precision = torch.int8 if calibration is not None else torch.float16 if half else torch.float32
-        images = None if calibration is None else calibration[:_CHECKED]
+        images = None if calibration is None else _calibrated_sizes(calibration)
         compare(model, run, path.name, precision=precision, example=example, images=images, report=report)
     return path
 
@@ -98,9 +98,16 @@ def _quantize(converted: Any, images: Sequence[Tensor]) -> Any:
     import nncf
 
     dataset = nncf.Dataset(images, lambda image_NCHW: image_NCHW.numpy())
-    # Its way for transformers, which normalise and multiply by matrices as this network does: logits closer by a third.
-    kind = nncf.ModelType.TRANSFORMER
-    return nncf.quantize(converted, dataset, subset_size=len(images), model_type=kind)
+    # Not NNCF's rules for transformers: docs/decisions/0012-deformable-convolution-in-exports.md.
+    return nncf.quantize(converted, dataset, subset_size=len(images))
+
+
+def _calibrated_sizes(images: Sequence[Tensor]) -> list[Tensor]:
+    """The first images, and two of them together in another size: what was calibrated on one must take all."""
+    first = images[:_CHECKED]
+    height, width = first[0].shape[-2:]
+    larger = [nn.functional.interpolate(each, (height * 5 // 4, width * 3 // 2)) for each in (first[0], first[-1])]
+    return [*first, torch.cat(larger)]
 
 
 def _convert(model: nn.Module, example: Tensor | None) -> Any:
