@@ -76,6 +76,8 @@ def test_eight_bits_by_calibration(tmp_path: Path) -> None:
         export_openvino(model, tmp_path / "other.xml", calibration=[])
     with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
         export_openvino(model, tmp_path / "other.xml", calibration=[torch.zeros(1, 4, 64, 64)])
+    with pytest.raises(ValueError, match=r"number 1 torch\.float32 of \(1, 3, 32, 64\)"):
+        export_openvino(model, tmp_path / "other.xml", calibration=[images[0], torch.zeros(1, 3, 32, 64)])
 
 
 def test_eight_bits_need_another_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def export_openvino(
         path: ends in ``.xml``.
         example: images (N, C, H, W) to check the file with, too; needed for a network that is none of ours.
         half: keep the weights in float16; the arithmetic does not change.
-        calibration: prepared images, each (1, C, H, W), some hundred that stand for what the network will see: from
+        calibration: prepared images, all (1, C, H, W) of one size, some hundred that stand for what the network will see: from
             their ranges NNCF brings weights and activations of convolutions and linear layers to int8. Sampling and
             normalisation stay in floats. The check is then on the first of these images, and allows 0.3.
         overwrite: replace files that are there.
@@ -90,8 +90,13 @@ def _check_calibration(model: nn.Module, images: Sequence[Tensor], half: bool) -
         raise ValueError("half and calibration exclude each other: weights are in float16 or in int8")
     if not images:
         raise ValueError("calibration holds no images; give some hundred of those that the network will see")
-    for image_NCHW in images:
-        check(model, image_NCHW)
+    check(model, images[0])
+    for place, image_NCHW in enumerate(images):
+        if (image_NCHW.dtype, image_NCHW.shape) != (images[0].dtype, images[0].shape):
+            raise ValueError(
+                f"calibration needs images of one kind; number 0 is {images[0].dtype} of {tuple(images[0].shape)}, "
+                f"number {place} {image_NCHW.dtype} of {tuple(image_NCHW.shape)}"
+            )
 
 
 def _quantize(converted: Any, images: Sequence[Tensor]) -> Any:
