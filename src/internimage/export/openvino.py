@@ -44,9 +44,9 @@ def export_openvino(
         path: ends in ``.xml``.
         example: images (N, C, H, W) to check the file with, too; needed for a network that is none of ours.
         half: keep the weights in float16; the arithmetic does not change.
-        calibration: prepared images, all (1, C, H, W) of one size, some hundred that stand for what the network will see: from
-            their ranges NNCF brings weights and activations of convolutions and linear layers to int8. Sampling and
-            normalisation stay in floats. The check is then on the first of these images, and allows 0.3.
+        calibration: prepared images, all (1, C, H, W) of one size, some hundred that stand for what the network will
+            see: from their ranges NNCF brings weights and activations of convolutions and linear layers to int8.
+            Sampling and normalisation stay in floats. The check is then on the first of these images, and allows 0.3.
         overwrite: replace files that are there.
         metadata: JSON values to keep in the file under ``internimage``: class names, how images are prepared.
         report: is told how far OpenVINO is from the network, size by size.
