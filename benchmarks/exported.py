@@ -18,6 +18,7 @@ from benchmarks.networks import build_networks, line_up, random_images
 from benchmarks.official import OFFICIAL_NAME
 from benchmarks.timing import Workload
 from internimage.export import export_onnx, export_openvino
+from internimage.export.openvino import shared_core
 
 OURS = "internimage"
 DEFORM_CONV, GRID_SAMPLE = "onnxruntime, DeformConv", "onnxruntime, GridSample"
@@ -92,8 +93,6 @@ def _in_onnxruntime(model: nn.Module, images: Tensor, settings: Settings, folder
 
 
 def _in_openvino(model: nn.Module, images: Tensor, settings: Settings, folder: Path) -> dict[str, Workload]:
-    import openvino
-
     threads = {"INFERENCE_NUM_THREADS": settings.threads}
     float32 = threads | {"INFERENCE_PRECISION_HINT": "f32"}
     path = export_openvino(model, folder / "network.xml")
@@ -104,7 +103,7 @@ def _in_openvino(model: nn.Module, images: Tensor, settings: Settings, folder: P
         plans[OPENVINO_INT8] = (export_openvino(model, folder / "int8.xml", calibration=calibration), float32)
     calls: dict[str, Workload] = {}
     for name, (file, config) in plans.items():
-        request = cast(Any, openvino).Core().compile_model(file, "CPU", config).create_infer_request()
+        request = shared_core().compile_model(file, "CPU", config).create_infer_request()
         calls[name] = partial(_infer, request, images.numpy())
     return calls
 

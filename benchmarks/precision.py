@@ -21,6 +21,7 @@ from benchmarks.machine import describe
 from benchmarks.report import free_names
 from internimage.data import open_samples, open_split, to_tensor
 from internimage.export import export_onnx, export_openvino
+from internimage.export.openvino import shared_core
 from internimage.inference.loading import load_classifier
 from internimage.model import Card
 
@@ -147,9 +148,7 @@ def _onnxruntime(path: Path, half: bool) -> Run:
 
 
 def _openvino(path: Path, hint: str) -> Run:
-    import openvino
-
-    compiled = cast(Any, openvino).Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    compiled = shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     return lambda images: torch.from_numpy(compiled(images.numpy())["logits"].copy())
 
 

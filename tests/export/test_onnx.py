@@ -8,7 +8,6 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from export.scattered import CONFIGS, network
 from internimage.export import Agreement, check_onnx, export_onnx
 from internimage.export.network import relative_error
 from internimage.export.onnx_operators import Sampling
+from internimage.export.openvino import shared_core
 
 # Of the released code's exports, these went wrong: other than the traced size, more than one image.
 SIZES = ((1, 224, 224), (2, 160, 192), (1, 250, 333), (3, 33, 47))
@@ -79,7 +79,7 @@ def test_grid_sample_for_another_runtime(tmp_path: Path) -> None:
     """OpenVINO's reader of ONNX has no DeformConv."""
     model = network("t")
     path = export_onnx(model, tmp_path / "model.onnx", sampling="grid_sample")
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     image = torch.randn(2, 3, 75, 109)
     with torch.inference_mode():
         assert relative_error(torch.from_numpy(compiled({"image": image.numpy()})["logits"]), model(image)) <= 1e-5

@@ -13,12 +13,13 @@ import torch
 from export.scattered import CONFIGS, network
 from internimage.export import Agreement, export_openvino
 from internimage.export.network import relative_error
+from internimage.export.openvino import shared_core
 
 SIZES = ((1, 224, 224), (2, 160, 192), (1, 250, 333), (3, 33, 47))
 
 
 def load(path: Path, precision: str = "f32") -> openvino.CompiledModel:
-    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    return shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -32,7 +33,7 @@ def test_logits_at_every_size(name: str, tmp_path: Path) -> None:
         logits = torch.from_numpy(compiled({"image": image.numpy()})["logits"])
         with torch.inference_mode():
             assert relative_error(logits, model(image)) <= 1e-5
-    read = openvino.Core().read_model(path)
+    read = shared_core().read_model(path)
     assert json.loads(read.get_rt_info("internimage").value) == {"labels": ["cat"]}
     assert str(read.input("image").partial_shape) == "[?,3,?,?]"
 

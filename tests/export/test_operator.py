@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from internimage import dcnv3
 from internimage.export import export_onnx, export_openvino
 from internimage.export.network import relative_error
+from internimage.export.openvino import shared_core
 from internimage.ops.dcnv3 import DCNv3Geometry
 
 GEOMETRIES: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def run(form: str, layer: Layer, image: Tensor, folder: Path) -> Tensor:
     """What another runtime computes; the export itself compares at three more sizes."""
     if form == "openvino":
         path = export_openvino(layer, folder / "layer.xml", example=image)
-        model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return torch.from_numpy(model({0: image.numpy()})[0])
     path = export_onnx(layer, folder / "layer.onnx", example=image, sampling=form)  # pyright: ignore
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

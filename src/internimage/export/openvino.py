@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,7 +75,7 @@ def export_openvino(
     converted.set_rt_info(json.dumps(dict(metadata or {}), ensure_ascii=False), "internimage")
     with draft(path, overwrite) as file:
         openvino.save_model(converted, file, compress_to_fp16=half)
-        compiled = openvino.Core().compile_model(file, "CPU", _FLOAT32)
+        compiled = shared_core().compile_model(file, "CPU", _FLOAT32)
 
         def run(image_NCHW: Tensor) -> list[Tensor]:
             return [torch.from_numpy(each.copy()) for each in compiled(image_NCHW.numpy()).values()]
@@ -83,6 +84,19 @@ def export_openvino(
         images = None if calibration is None else _calibrated_sizes(calibration)
         compare(model, run, path.name, precision=precision, example=example, images=images, report=report)
     return path
+
+
+@cache
+def shared_core() -> Any:
+    """OpenVINO's entry, one for the process.
+
+    Each that compiles for the CPU puts a stack for signal handlers in place and takes it away when it is destroyed; of
+    two whose lives overlap (2026.4) one may leave a stack that is freed, and the next SIGCHLD of a data loader's worker
+    ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _check_calibration(model: nn.Module, images: Sequence[Tensor], half: bool) -> None:

@@ -87,13 +87,14 @@ def knows_date_and_place(keys: Iterable[str]) -> bool:
     return any(_DATE_AND_PLACE.search(key) for key in keys)
 
 
-class _Renamer:
-    """A compiled direction of the table."""
+class Renamer:
+    """One direction of a table of names, compiled."""
 
     def __init__(self, rows: Iterable[tuple[str, str]]) -> None:
         self.rows = [(re.compile(_pattern(source) + "$"), _template(target)) for source, target in rows]
 
     def __call__(self, key: str) -> str | None:
+        """The new name, or None if no row fits."""
         for pattern, template in self.rows:
             if found := pattern.match(key):
                 return found.expand(template)
@@ -113,10 +114,10 @@ def _template(text: str) -> str:
     return text
 
 
-_FROM_OFFICIAL = _Renamer((official, ours) for ours, official in (*_TABLE, _CLIP_NORM))
+_FROM_OFFICIAL = Renamer((official, ours) for ours, official in (*_TABLE, _CLIP_NORM))
 _TO_OFFICIAL = {
-    "conv": _Renamer(_TABLE),
-    "clip": _Renamer((_CLIP_NORM, *_TABLE)),
+    "conv": Renamer(_TABLE),
+    "clip": Renamer((_CLIP_NORM, *_TABLE)),
 }
 
 
