@@ -1,4 +1,4 @@
-"""Values that travel between rooms: label names, preprocessing, and what a classifier says of an image."""
+"""Values that travel between rooms: label names, preprocessing, and what a network says of an image."""
 
 from __future__ import annotations
 
@@ -161,3 +161,27 @@ class Classification:
             raise ValueError(f"count must be 0 or more, got {count}")
         order = sorted(range(len(self.labels)), key=lambda index: (-self.probabilities[index], index))
         return [(self.labels[index], self.probabilities[index]) for index in order[:count]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a network's input came from its picture: resized as a whole, then padded at the right and at the bottom.
+
+    Args:
+        size: (height, width) of the input without padding, in pixels.
+        original_size: (height, width) of the picture.
+        scale_xy: input over original pixels, along x and along y; sides are rounded, so they differ a little.
+
+    >>> Placement.fit((480, 640), (75, 100)).scale_xy
+    (0.15625, 0.15625)
+    """
+
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    scale_xy: tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    def fit(cls, original_size: tuple[int, int], size: tuple[int, int]) -> Placement:
+        """Of a picture resized to ``size``; both (height, width)."""
+        (height, width), (new_height, new_width) = original_size, size
+        return cls(size, original_size, (new_width / width, new_height / height))

@@ -2,6 +2,6 @@
 
 from internimage.model.detection.config import DetectorConfig
 from internimage.model.detection.detector import InternImageDetector
-from internimage.model.detection.results import Detected, Placement
+from internimage.model.detection.results import Detected
 
-__all__ = ["Detected", "DetectorConfig", "InternImageDetector", "Placement"]
+__all__ = ["Detected", "DetectorConfig", "InternImageDetector"]

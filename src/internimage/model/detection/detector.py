@@ -19,8 +19,9 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from internimage.model.backbone import InternImage
 from internimage.model.detection.config import DetectorConfig
 from internimage.model.detection.proposals import build_rpn
-from internimage.model.detection.results import Detected, Placement
+from internimage.model.detection.results import Detected
 from internimage.model.detection.roi_heads import RoIHeads
+from internimage.structures import Placement
 
 
 class InternImageDetector(nn.Module):

@@ -1,4 +1,4 @@
-"""Where an input came from, and what was found in it; masks pasted into the picture.
+"""What was found in a picture, and masks pasted into it.
 
 Shape legend: R detections, H W the original picture, S side of a predicted mask.
 """
@@ -11,25 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How an input came from its picture.
-
-    Args:
-        size: (height, width) of the input without padding.
-        original_size: (height, width) of the picture.
-        scale_xy: input over original pixels, along x and along y; sides are rounded, so they differ a little.
-    """
-
-    size: tuple[int, int]
-    original_size: tuple[int, int]
-    scale_xy: tuple[float, float] = (1.0, 1.0)
-
-    def scale(self, like: Tensor) -> Tensor:
-        """(x, y, x, y), to multiply boxes of the picture by."""
-        return torch.tensor(self.scale_xy * 2, dtype=torch.float32, device=like.device)
 
 
 @dataclass(frozen=True)

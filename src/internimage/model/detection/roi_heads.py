@@ -17,7 +17,8 @@ from internimage.model.detection.boxes import BoxCoder, clip_boxes, suppress
 from internimage.model.detection.config import DetectorConfig
 from internimage.model.detection.heads import BOX_SIDE, MASK_SIDE, BoxHead, MaskHead
 from internimage.model.detection.pooling import RoIPooling
-from internimage.model.detection.results import Detected, Placement, paste_masks
+from internimage.model.detection.results import Detected, paste_masks
+from internimage.structures import Placement
 
 
 class RoIHeads(nn.Module):
@@ -63,7 +64,7 @@ class RoIHeads(nn.Module):
             boxes_RC4, scores.split([len(each) for each in rois]), placements, strict=True
         ):
             kept = suppress(
-                boxes / placement.scale(boxes),
+                boxes / _scale(placement, boxes),
                 score_RC,
                 score_threshold=config.score_threshold,
                 nms_threshold=config.nms_threshold,
@@ -75,7 +76,7 @@ class RoIHeads(nn.Module):
     def _with_masks(
         self, maps: Sequence[Tensor], found: Sequence[Detected], placements: Sequence[Placement]
     ) -> list[Detected]:
-        rois = [each.boxes * place.scale(each.boxes) for each, place in zip(found, placements, strict=True)]
+        rois = [each.boxes * _scale(place, each.boxes) for each, place in zip(found, placements, strict=True)]
         pooled, labels = self.mask_pooling(maps, rois), torch.cat([each.labels for each in found])
         rows = torch.arange(len(labels), device=labels.device)
         probabilities = [head(pooled)[rows, labels].sigmoid() for head in self.mask_heads]
@@ -92,3 +93,8 @@ class RoIHeads(nn.Module):
                 found, mean_RSS.split([len(each.labels) for each in found]), placements, strict=True
             )
         ]
+
+
+def _scale(placement: Placement, like: Tensor) -> Tensor:
+    """(x, y, x, y): boxes of the picture times this are boxes of the input."""
+    return torch.tensor(placement.scale_xy * 2, dtype=torch.float32, device=like.device)
