@@ -3,5 +3,6 @@
 from internimage.model.detection.config import DetectorConfig
 from internimage.model.detection.detector import InternImageDetector
 from internimage.model.detection.results import Detected
+from internimage.model.detection.targets import Objects
 
-__all__ = ["Detected", "DetectorConfig", "InternImageDetector"]
+__all__ = ["Detected", "DetectorConfig", "InternImageDetector", "Objects"]

@@ -18,9 +18,11 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from internimage.model.backbone import InternImage
 from internimage.model.detection.config import DetectorConfig
+from internimage.model.detection.losses import roi_losses
 from internimage.model.detection.proposals import build_rpn
 from internimage.model.detection.results import Detected
 from internimage.model.detection.roi_heads import RoIHeads
+from internimage.model.detection.targets import Objects
 from internimage.structures import Placement
 
 
@@ -58,9 +60,36 @@ class InternImageDetector(nn.Module):
         stages = self.backbone(image_NCHW)
         return list(self.fpn(OrderedDict((str(number), each) for number, each in enumerate(stages))).values())
 
+    def losses(
+        self, image_NCHW: Tensor, truths: Sequence[Objects], placements: Sequence[Placement] | None = None
+    ) -> dict[str, Tensor]:
+        """What to minimise, by name, already weighted; their sum is the loss. The module must be in training mode.
+
+        Args:
+            image_NCHW: as for `forward`.
+            truths: of each image, in its pixels; an image without objects is background.
+            placements: as for `forward`.
+
+        Raises:
+            ValueError: evaluation mode, whose region proposal network has no losses.
+        """
+        if not self.training:
+            raise ValueError("losses need the detector in training mode; call detector.train() first")
+        size = (image_NCHW.shape[-2], image_NCHW.shape[-1])
+        places = list(placements or [Placement(size, size)] * len(image_NCHW))
+        maps = self.pyramid(image_NCHW)
+        images = ImageList(image_NCHW, [place.size for place in places])
+        proposals, losses = self.rpn(images, _by_name(maps), [{"boxes": each.boxes} for each in truths])
+        found = {"rpn_class": losses["loss_objectness"], "rpn_box": losses["loss_rpn_box_reg"]}
+        return found | roi_losses(self.roi_heads, maps, [each.detach() for each in proposals], truths, places)
+
     def propose(self, maps: Sequence[Tensor], placements: Sequence[Placement]) -> list[Tensor]:
         """Boxes (R, 4) of each image that may hold an object, in input pixels, best first."""
         # Of the images torchvision's network asks for their number and sizes alone.
         images = ImageList(maps[0], [place.size for place in placements])
-        proposals, _ = self.rpn(images, {str(level): each for level, each in enumerate(maps)})
+        proposals, _ = self.rpn(images, _by_name(maps))
         return proposals
+
+
+def _by_name(maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {str(level): each for level, each in enumerate(maps)}

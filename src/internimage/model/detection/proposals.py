@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
@@ -52,10 +53,30 @@ class Anchors(AnchorGenerator):
         return [every for _ in image_list.image_sizes]
 
 
-def build_rpn(config: DetectorConfig) -> RegionProposalNetwork:
-    """torchvision's, for five levels; at training 2,000 proposals of a level and 1,000 of an image."""
+class ProposalNetwork(RegionProposalNetwork):
+    """torchvision's with the released losses of deltas: L1 in Mask R-CNN, in the cascade smooth L1 as torchvision has.
+
+    Source: detection/configs of the released code, 31c962d.
+    """
+
+    is_smooth = True
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(Binary cross-entropy, loss of deltas), both divided by the number of sampled anchors."""
+        if self.is_smooth:
+            return super().compute_loss(objectness, pred_bbox_deltas, labels, regression_targets)
+        positives, negatives = (torch.cat(each).nonzero()[:, 0] for each in self.fg_bg_sampler(labels))
+        rows, label, target = torch.cat((positives, negatives)), torch.cat(labels), torch.cat(regression_targets)
+        box_loss = functional.l1_loss(pred_bbox_deltas[positives], target[positives], reduction="sum") / len(rows)
+        return functional.binary_cross_entropy_with_logits(objectness.flatten()[rows], label[rows]), box_loss
+
+
+def build_rpn(config: DetectorConfig) -> ProposalNetwork:
+    """For five levels; at training 2,000 proposals of a level and 1,000 of an image."""
     anchors = Anchors()
-    rpn = RegionProposalNetwork(
+    rpn = ProposalNetwork(
         anchors,
         RPNHead(config.fpn_channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
@@ -66,6 +87,7 @@ def build_rpn(config: DetectorConfig) -> RegionProposalNetwork:
         post_nms_top_n={"training": 1000, "testing": config.proposals},
         nms_thresh=0.7,
     )
+    rpn.is_smooth = config.stages > 1
     rpn.box_coder = BoxCoder()
     rpn.min_size = _SMALLEST
     return rpn
