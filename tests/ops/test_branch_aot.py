@@ -63,7 +63,7 @@ def tile_of(name: str, width: Width, itemsize: int) -> Tile:
 
 
 def compile_kernel(
-    name: str, target: str, width: Width, number: str, tile: Tile | None = None, **changes: Any
+    name: str, target: str, width: Width, number: str, tile: Tile | None = None, eps: str = "fp32", **changes: Any
 ) -> aot.Resources:
     kernel, tile = KERNELS[name], tile or tile_of(name, width, NUMBERS[number])
     values = {
@@ -72,14 +72,14 @@ def compile_kernel(
         "PIXELS": tile.pixels, "PARTS": tile.parts, "CHANNELS_PADDED": tile.channels, "CHANNEL_BLOCK": tile.channels,
     }  # fmt: skip
     constants = {each: value for each, value in (values | changes).items() if each in kernel.arg_names}
-    types = {each: type_of(each, number) for each in kernel.arg_names if each not in constants}
+    types = {each: type_of(each, number, eps) for each in kernel.arg_names if each not in constants}
     return aot.compile_for(target, kernel, types, constants, num_warps=tile.warps)
 
 
-def type_of(argument: str, number: str) -> str:
+def type_of(argument: str, number: str, eps: str = "fp32") -> str:
     if argument.endswith("_ptr"):
         return "*fp32" if argument in FLOAT32 else f"*{number}"
-    return "fp32" if argument == "eps" else "i32"
+    return eps if argument == "eps" else "i32"
 
 
 @pytest.mark.parametrize("width", SOME, **NAMES)
@@ -90,6 +90,14 @@ def test_production_widths(target: str, width: Width) -> None:
         assert found.spills == 0, (name, found)
         assert found.registers <= most, (name, found)
         assert found.shared <= 16384, (name, found)
+
+
+@pytest.mark.parametrize("name", ["forward_kernel", "backward_norm_kernel"])
+def test_eps_in_float64_changes_nothing(name: str) -> None:
+    """torch.compile hands over Python's numbers as they are."""
+    plain, wide = (compile_kernel(name, "sm_90", SOME[0], "bf16", eps=eps) for eps in ("fp32", "fp64"))
+    assert wide.spills == 0
+    assert wide.registers <= 1.25 * plain.registers
 
 
 @pytest.mark.slow

@@ -31,10 +31,10 @@ IS_OLD = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
 OLD_BUDGET = {"forward": {16: 112, 32: 192}, "backward": {16: 128, 32: 224}}
 
 
-def type_of(argument: str, name: str) -> str:
+def type_of(argument: str, name: str, number: str = "fp32") -> str:
     if argument.endswith("_ptr"):
         return "*fp32" if argument == "grad_value_ptr" else f"*{name}"
-    return "fp32" if argument.startswith(("start", "step", "scale")) else "i32"
+    return number if argument.startswith(("start", "step", "scale")) else "i32"
 
 
 def compile_kernel(
@@ -45,6 +45,7 @@ def compile_kernel(
     kernel_size: int = 3,
     config: triton_tuning.Config | None = None,
     few: bool = False,
+    number: str = "fp32",
     **changes: Any,
 ) -> aot.Resources:
     """As `triton_launch` would launch it for four groups on a map of 56 x 56."""
@@ -64,7 +65,7 @@ def compile_kernel(
         constants |= shape.constants(config, triton_tuning.warp_size(target)) | {"STRIP": 8}
         constants |= {"num_warps": config.num_warps} | ({"SCATTER": True} if kind == "backward" else {}) | changes
     warps = constants.pop("num_warps")
-    types = {argument: type_of(argument, name) for argument in kernel.arg_names if argument not in constants}
+    types = {argument: type_of(argument, name, number) for argument in kernel.arg_names if argument not in constants}
     return aot.compile_for(target, kernel, types, constants, num_warps=warps, small=small)
 
 
@@ -124,6 +125,15 @@ def test_large_tensors_on_amd_spill_nothing(kind: str) -> None:
 @pytest.mark.parametrize("target", BUDGET)
 def test_the_deterministic_gradient_spills_nothing(target: str) -> None:
     assert compile_kernel("gather", target, "bf16", 16).spills == 0
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward", "gather"])
+def test_numbers_in_float64_change_nothing(kind: str) -> None:
+    """torch.compile hands over Python's numbers as they are; no loop carries float64, no sum becomes one."""
+    config = triton_tuning.Config(1, 4, 3)
+    plain, wide = (compile_kernel(kind, "sm_90", "fp16", 16, config=config, number=n) for n in ("fp32", "fp64"))
+    assert wide.spills == 0
+    assert wide.registers <= 1.25 * plain.registers
 
 
 @pytest.mark.parametrize("kind", KERNELS)

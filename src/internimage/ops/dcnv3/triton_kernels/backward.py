@@ -25,6 +25,7 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
     load_modulation,
     load_rows,
     locate_point,
+    place_windows,
     split_pair,
     sum_modulations,
     weigh_corners,
@@ -251,7 +252,7 @@ def backward_kernel(
         mask_ptr + (position * mask_stride + group * POINTS),
     )
     grad_pointers = (grad_value_ptr, grad_offset_ptr + row * (2 * POINTS), grad_mask_ptr + row * POINTS)
-    window = (out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale)
+    window = place_windows(out_x, out_y, stride_x, stride_y, start_x, start_y, step_x, step_y, scale)
     value = (height, width, GROUPS * DEPTH, group * DEPTH)
     grads = ()
     for part in tl.static_range(PARTS):

@@ -18,6 +18,7 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
     load_modulation,
     load_rows,
     locate_point,
+    place_windows,
     split_pair,
     store_rows,
     weigh_corners,
@@ -154,7 +155,7 @@ def forward_kernel(
     position = out_y * out_width + out_x
     row_offset_ptr = offset_ptr + (position * offset_stride + group * (2 * POINTS))
     row_mask_ptr = mask_ptr + (position * mask_stride + group * POINTS)
-    window = (out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale)
+    window = place_windows(out_x, out_y, stride_x, stride_y, start_x, start_y, step_x, step_y, scale)
     value = (height, width, GROUPS * DEPTH, group * DEPTH)
     sums, factor = aggregate(
         (value_ptr, row_offset_ptr, row_mask_ptr), window, value, wanted, points, KERNEL_H, CENTER, POINTS, NORMALIZE,

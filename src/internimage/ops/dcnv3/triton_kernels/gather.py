@@ -17,6 +17,7 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
     find_highest,
     load_modulation,
     locate_point,
+    place_windows,
     split_pair,
     sum_modulations,
 )
@@ -146,7 +147,7 @@ def gather_kernel(
         wanted = position < outputs
         out_y = position // out_width
         out_x = position - out_y * out_width
-        window = (out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale)
+        window = place_windows(out_x, out_y, stride_x, stride_y, start_x, start_y, step_x, step_y, scale)
         if WIDE:
             position = position.to(tl.int64)
         offsets, masks = offset_ptr + position * offset_stride, mask_ptr + position * mask_stride

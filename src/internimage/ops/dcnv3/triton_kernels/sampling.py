@@ -76,6 +76,17 @@ def join_pair(x, y, dtype: tl.constexpr):
 
 
 @triton.jit
+def place_windows(out_x, out_y, stride_x, stride_y, start_x, start_y, step_x, step_y, scale):
+    """Where the windows of R outputs begin, and what else `locate_point` needs, in float32.
+
+    torch.compile hands a kernel its numbers in float64, which every sum behind them would become.
+    """
+    start_x, start_y = start_x.to(tl.float32), start_y.to(tl.float32)
+    step_x, step_y, scale = step_x.to(tl.float32), step_y.to(tl.float32), scale.to(tl.float32)
+    return out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale
+
+
+@triton.jit
 def locate_point(k, dx, dy, window, KERNEL_H, CENTER):
     """(x, y) of point k of R outputs with offsets (dx, dy), in pixels of the unpadded map.
 
