@@ -98,7 +98,7 @@ def normalize(total, channel, eps, CHANNELS: tl.constexpr):
     mean = tl.sum(total, 1) * (1.0 / CHANNELS)
     centered = tl.where((channel < CHANNELS)[None, :], total - mean[:, None], 0.0)
     variance = tl.sum(centered * centered, 1) * (1.0 / CHANNELS)
-    return centered, tl.rsqrt(variance + eps.to(tl.float32))
+    return centered, tl.rsqrt(variance + tl.cast(eps, tl.float32))
 
 
 @triton.jit

@@ -81,8 +81,8 @@ def place_windows(out_x, out_y, stride_x, stride_y, start_x, start_y, step_x, st
 
     torch.compile hands a kernel its numbers in float64, which every sum behind them would become.
     """
-    start_x, start_y = start_x.to(tl.float32), start_y.to(tl.float32)
-    step_x, step_y, scale = step_x.to(tl.float32), step_y.to(tl.float32), scale.to(tl.float32)
+    start_x, start_y = tl.cast(start_x, tl.float32), tl.cast(start_y, tl.float32)
+    step_x, step_y, scale = tl.cast(step_x, tl.float32), tl.cast(step_y, tl.float32), tl.cast(scale, tl.float32)
     return out_x * stride_x + start_x, out_y * stride_y + start_y, step_x, step_y, scale
 
 
