@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from internimage.ops.dcnv3 import dcnv3, explain_dcnv3
-    from internimage.structures import Classification, LabelMap, Preprocess
+    from internimage.structures import Classification, Detections, Framing, LabelMap, Preprocess
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,8 @@ _HOME = {
     "Classification": "internimage.structures",
     "Classifier": "internimage.inference",
     "DCNv3": "internimage.model",
+    "Detections": "internimage.structures",
+    "Framing": "internimage.structures",
     "InternImage": "internimage.model",
     "InternImageClassifier": "internimage.model",
     "InternImageConfig": "internimage.model",
@@ -45,6 +47,8 @@ __all__ = [
     "Classification",
     "Classifier",
     "DCNv3",
+    "Detections",
+    "Framing",
     "InternImage",
     "InternImageClassifier",
     "InternImageConfig",

@@ -14,10 +14,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from internimage import InternImageConfig
-from internimage.data.detection_images import pad_batch, prepare
+from internimage.data.detection.images import pad_batch, prepare
 from internimage.model.checkpoints.detectors import from_mmdetection, to_mmdetection
 from internimage.model.detection import DetectorConfig, InternImageDetector
-from internimage.structures import Placement
+from internimage.structures import Framing, Placement
 from support.compare import relative_rms
 
 pytestmark = pytest.mark.shared
@@ -101,7 +101,7 @@ def test_pyramid_and_proposals(official: Official) -> None:
 def test_from_picture_to_boxes(official: Official) -> None:
     """With our own preparation of the pictures in place of theirs."""
     pictures = [official.tensors[f"raw_bgr_uint8.{number}"].numpy()[..., ::-1].copy() for number in range(2)]
-    prepared = [prepare(Image.fromarray(each), (152, 224)) for each in pictures]
+    prepared = [prepare(Image.fromarray(each), Framing((152, 224))) for each in pictures]
     with torch.inference_mode():
         found = official.detector(pad_batch([image for image, _ in prepared]), [place for _, place in prepared])
     for image, each in enumerate(found):

@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from internimage.structures import IMAGENET_MEAN, IMAGENET_STD, Placement
+from internimage.structures import Framing, Placement
 
-# COCO's usual frame: sides in pixels, the shorter fits the first and the longer the second.
-FRAME = (800, 1333)
 _BITS = 11
 _DIVISOR = 32
 
 
-def prepare(image: Image.Image, frame: tuple[int, int] = FRAME) -> tuple[Tensor, Placement]:
+def prepare(image: Image.Image, framing: Framing | None = None) -> tuple[Tensor, Placement]:
     """A picture of mode RGB as a detector takes it, (3, H, W) in float32, and where it came from.
 
     Args:
-        frame: largest length of the shorter and of the longer side; the picture is made as large as both allow.
+        framing: how large, and normalised how; by default as the released detectors.
 
     >>> tensor, placement = prepare(Image.new("RGB", (64, 48)))
     >>> tuple(tensor.shape), placement.scale_xy
@@ -36,11 +34,17 @@ def prepare(image: Image.Image, frame: tuple[int, int] = FRAME) -> tuple[Tensor,
     """
     if image.mode != "RGB":
         raise ValueError(f"a detector takes RGB, got an image of mode {image.mode}; read_image converts it")
+    framing = framing or Framing()
     original = (image.height, image.width)
-    size = fitted_size(original, frame)
+    size = fitted_size(original, framing.frame)
     pixels_HWC = torch.from_numpy(resize_bilinear(np.asarray(image), *size))
-    mean_C11, std_C11 = (255 * torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    return (pixels_HWC.permute(2, 0, 1).float() - mean_C11) / std_C11, Placement.fit(original, size)
+    return normalize(pixels_HWC.permute(2, 0, 1), framing), Placement.fit(original, size)
+
+
+def normalize(pixels_CHW: Tensor, framing: Framing) -> Tensor:
+    """Pixels from 0 to 255 as the network takes them, float32."""
+    mean_C11, std_C11 = (255 * torch.tensor(each).view(3, 1, 1) for each in (framing.mean, framing.std))
+    return (pixels_CHW.float() - mean_C11) / std_C11
 
 
 def pad_batch(images: Sequence[Tensor]) -> Tensor:
@@ -52,7 +56,7 @@ def pad_batch(images: Sequence[Tensor]) -> Tensor:
     return batch_NCHW
 
 
-def fitted_size(size: tuple[int, int], frame: tuple[int, int] = FRAME) -> tuple[int, int]:
+def fitted_size(size: tuple[int, int], frame: tuple[int, int] = Framing().frame) -> tuple[int, int]:
     """(height, width) as large as the frame's shorter and longer side allow, at the picture's own ratio.
 
     Source: ``rescale_size`` of mmcv 1.7, image/geometric.py.

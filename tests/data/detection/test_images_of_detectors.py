@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from internimage.data.detection_images import fitted_size, pad_batch, prepare, resize_bilinear
-from internimage.structures import Placement
+from internimage.data.detection.images import fitted_size, pad_batch, prepare, resize_bilinear
+from internimage.structures import Framing, Placement
 
 
 @pytest.mark.shared
@@ -22,7 +22,7 @@ def test_bit_for_bit_as_opencv(golden: Path) -> None:
         metas = json.loads(file.metadata()["img_metas"])
         raw = [file.get_tensor(f"raw_bgr_uint8.{number}").numpy() for number in range(2)]
         expected = file.get_tensor("input")
-    prepared = [prepare(Image.fromarray(each[..., ::-1].copy()), (152, 224)) for each in raw]
+    prepared = [prepare(Image.fromarray(each[..., ::-1].copy()), Framing((152, 224))) for each in raw]
     torch.testing.assert_close(pad_batch([image for image, _ in prepared]), expected, rtol=0, atol=1e-6)
     for (_, placement), meta in zip(prepared, metas, strict=True):
         assert (*placement.size, 3) == tuple(meta["img_shape"])
