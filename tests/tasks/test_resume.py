@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 
 from internimage import InternImageConfig, LabelMap, Preprocess
 from internimage.model import Card
-from internimage.tasks.base import check_same
+from internimage.tasks.resuming import check_same
 from internimage.tasks.callbacks import read_rows
 from internimage.tasks.checkpoints import MovingAverage
 

@@ -177,7 +177,27 @@ def test_long_curves_get_a_running_mean():
     assert mean.get_label() == "training (mean of 10)"
 
 
-@pytest.mark.parametrize("history", [[], [{}], [{"epoch": 0, "step": 3}], [{"epoch": 0, "lr": ""}]])
+def test_detection_has_a_panel_of_average_precision():
+    keys = ("epoch", "train/loss", "val/map", "val/map50", "val/mask_map")
+    rows = [(0, 2.0, 0.1, 0.3, -1.0), (1, 1.0, 0.2, 0.4, 0.15)]
+    figure = curves_figure([dict(zip(keys, row, strict=True)) for row in rows])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Validation AP"]
+    # Masks had nothing to find in the first epoch.
+    expected = {"box AP50": ([1, 2], [0.3, 0.4]), "box AP": ([1, 2], [0.1, 0.2]), "mask AP": ([2], [0.15])}
+    assert lines_of(figure.axes[1]) == expected
+    figure.draw_without_rendering()
+    assert figure.axes[1].get_yticklabels()[0].get_text().endswith("%")
+
+
+@pytest.mark.parametrize("key", ["val/map", "val/map50", "val/mask_map"])
+def test_one_average_precision_is_enough(key):
+    (axes,) = curves_figure([{"epoch": 0, key: 0.5}]).axes
+    assert axes.get_title(loc="left") == "Validation AP"
+
+
+@pytest.mark.parametrize(
+    "history", [[], [{}], [{"epoch": 0, "step": 3}], [{"epoch": 0, "lr": ""}], [{"epoch": 0, "val/map": -1}]]
+)
 def test_nothing_to_draw_is_refused(history):
     with pytest.raises(ValueError, match="no loss, accuracy or learning rate"):
         curves_figure(history)

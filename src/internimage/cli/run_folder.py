@@ -12,13 +12,31 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.tasks.checkpoints import LAST, WEIGHTS_FILE
-from internimage.tasks.classification_report import REPORT_FILE
+from internimage.tasks.detection.report import RESULTS_FILE
+from internimage.tasks.reports import REPORT_FILE
 
 CONFIG_FILE, METRICS_FILE, CHECKPOINTS, LOGS = "config.yaml", "metrics.csv", "checkpoints", "tensorboard"
-_PICTURES = ("curves.png", "predictions.png", "mistakes.png", "confusion_matrix.png")
+_PICTURES = (
+    "curves.png",
+    "predictions.png",
+    "mistakes.png",
+    "confusion_matrix.png",
+    "worst.png",
+    "precision_recall.png",
+)
 # All that a run writes; whatever else lies in its folder belongs to the user. The configuration comes last: where
 # clearing is cut short, the folder can still be recognised.
-_MADE = (METRICS_FILE, CHECKPOINTS, LOGS, WEIGHTS_FILE, "model.json", REPORT_FILE, *_PICTURES, CONFIG_FILE)
+_MADE = (
+    METRICS_FILE,
+    CHECKPOINTS,
+    LOGS,
+    WEIGHTS_FILE,
+    "model.json",
+    REPORT_FILE,
+    RESULTS_FILE,
+    *_PICTURES,
+    CONFIG_FILE,
+)
 # What a trial run, a test or a run that failed before its first epoch may leave: nothing that was learned.
 _WORTHLESS = set(_MADE) - {CHECKPOINTS, WEIGHTS_FILE}
 

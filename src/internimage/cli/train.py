@@ -33,7 +33,10 @@ from internimage.tasks.checkpoints import (
     LastState,
     MovingAverage,
 )
-from internimage.tasks.classification_report import REPORT_FILE, ClassificationReport
+from internimage.tasks.classification_report import ClassificationReport
+from internimage.tasks.detection import DetectionData, DetectionTask
+from internimage.tasks.detection.report import DetectionReport
+from internimage.tasks.reports import REPORT_FILE
 
 log = logging.getLogger(__name__)
 COMMANDS = {
@@ -42,7 +45,7 @@ COMMANDS = {
     "test": "Measure a run's best weights on its test images.",
 }
 # Naming the classes here makes their short names known in configuration files.
-_KNOWN = (ClassificationTask, ClassificationData)
+_KNOWN = (ClassificationTask, ClassificationData, DetectionTask, DetectionData)
 
 
 class TrainingCLI(LightningCLI):
@@ -78,6 +81,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--ema", type=float | None, default=None, help="decay of a moving average of the weights")
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
+        parser.link_arguments("data.masks", "model.init_args.masks", apply_on="instantiate")
 
     @property
     def run_folder(self) -> Path:
@@ -142,7 +146,8 @@ class TrainingCLI(LightningCLI):
     def _callbacks(self) -> list[Callback]:
         run = self.run_folder
         history = History(run / METRICS_FILE)
-        self.report = report = Report(ClassificationReport(run), history)
+        write = DetectionReport(run) if isinstance(self.model, DetectionTask) else ClassificationReport(run)
+        self.report = report = Report(write, history)
         if self.command != "fit":
             history.read()
             return [report]
@@ -157,7 +162,7 @@ class TrainingCLI(LightningCLI):
             *average,
             history,
             *rates,
-            BestState(states / BEST, monitor="val/accuracy"),
+            BestState(states / BEST, monitor=cast(BaseTask, self.model).monitor),
             LastState(states / LAST),
             ExportWeights(states, run / WEIGHTS_FILE),
             report,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,31 +14,32 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from internimage.model import Card
 from internimage.model.checkpoints.files import CARD_KEY
-from internimage.model.variants import describe_variant
-from internimage.structures import LabelMap
-from internimage.training import WarmupCosine, param_groups
+from internimage.tasks.resuming import check_same, regroup
+from internimage.training import WarmupCosine, WarmupSteps, param_groups
 
 log = logging.getLogger(__name__)
-# What may differ between the parts of one training: none of it changes a weight's meaning.
-_FREE = {"num_classes", "drop_rate", "drop_path_rate", "drop_path_schedule", "gradient_checkpointing"}
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with a linear warm-up and a cosine; the defaults are the released recipe for ImageNet-1K from scratch.
+    """AdamW with a linear warm-up and a cosine or falls; the defaults are the released recipe for ImageNet-1K.
 
     Args:
         lr: peak learning rate at ``lr_batch_size`` images a step.
         weight_decay: of matrices and convolutions; biases and norms have none.
         betas: AdamW's.
         eps: AdamW's.
-        layer_decay: factor per block towards the stem, in (0, 1]; 1 switches it off.
+        layer_decay: factor per block towards the stem, in (0, 1]; 1 switches it off. In a detector all that is no
+            backbone learns at the full rate, and the last block one factor slower, as in the released recipes.
         offset_lr_scale: further factor for the layers that predict sampling offsets.
         warmup_epochs: may be a fraction.
         warmup_lr: learning rate of the first step.
         min_lr: learning rate at the end.
         lr_batch_size: the three rates are meant for this many images a step and scale with the real number;
             None takes them as they are.
+        lr_falls: epochs after which the rate falls to a tenth, such as 8, 11, in place of the cosine; ``min_lr`` then
+            has no part.
+        warmup_steps: optimizer steps of warm-up in place of ``warmup_epochs``.
     """
 
     lr: float = 5e-4
@@ -52,6 +52,14 @@ class OptimizerSettings:
     warmup_lr: float = 5e-7
     min_lr: float = 5e-6
     lr_batch_size: int | None = 512
+    lr_falls: tuple[int, ...] = ()
+    warmup_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if list(self.lr_falls) != sorted(set(self.lr_falls)) or min(self.lr_falls, default=1) < 1:
+            raise ValueError(
+                f"optimizer.lr_falls must be rising epochs from 1 on, such as [8, 11]; got {self.lr_falls}"
+            )
 
 
 class BaseTask(LightningModule):
@@ -64,6 +72,9 @@ class BaseTask(LightningModule):
 
     # A subclass names its own class; a mutable attribute of nn.Module would forbid that.
     network: Any
+    # What says which epoch was best, and whose rule of layer decay holds.
+    monitor: ClassVar[str] = "val/accuracy"
+    is_dense: ClassVar[bool] = False
 
     def __init__(self, optimizer: OptimizerSettings, depths: tuple[int, ...]) -> None:
         super().__init__()
@@ -101,9 +112,19 @@ class BaseTask(LightningModule):
         # On a CPU PyTorch doesn't choose its fused step by itself; a small network's step takes a third of the time so.
         fused = True if self.device.type == "cpu" else None
         optimizer = torch.optim.AdamW(self._groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps, fused=fused)
-        steps, warmup = self._steps()
-        schedule = WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
+        schedule = self._schedule(scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
+
+    def _schedule(self, scale: float) -> WarmupCosine | WarmupSteps:
+        s = self.optimizer_settings
+        steps, warmup = self._steps()
+        if not s.lr_falls:
+            return WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
+        per_epoch = self._steps_per_epoch()
+        if isinstance(per_epoch, float):
+            raise ValueError("optimizer.lr_falls counts epochs, but the data has no end; take the cosine instead")
+        falls = tuple(epoch * per_epoch for epoch in s.lr_falls)
+        return WarmupSteps(falls, warmup_steps=warmup, warmup_share=min(s.warmup_lr / s.lr, 1.0) if s.lr else 0.0)
 
     def _groups(self, scale: float) -> list[dict[str, Any]]:
         s = self.optimizer_settings
@@ -114,6 +135,7 @@ class BaseTask(LightningModule):
             depths=self.depths,
             layer_decay=s.layer_decay,
             offset_lr_scale=s.offset_lr_scale,
+            dense=self.is_dense,
         )
 
     def check_schedule(self, trainer: Trainer) -> None:
@@ -122,6 +144,8 @@ class BaseTask(LightningModule):
         Where steps end the training, `configure_optimizers` notices, for it knows how many an epoch has.
         """
         warmup, epochs = self.optimizer_settings.warmup_epochs, trainer.max_epochs
+        if self.optimizer_settings.warmup_steps is not None:
+            return
         if epochs is not None and 0 <= epochs <= warmup and not getattr(trainer, "fast_dev_run", False):
             raise ValueError(
                 f"optimizer.warmup_epochs must be less than the training's {epochs} epochs, got {warmup:g}"
@@ -134,12 +158,13 @@ class BaseTask(LightningModule):
         total = trainer.estimated_stepping_batches
         if math.isinf(total):
             raise ValueError("the training would never end; set trainer.max_epochs or trainer.max_steps")
-        batches, accumulate = trainer.num_training_batches, trainer.accumulate_grad_batches
-        # An epoch's last step takes the batches that are left.
-        per_epoch = batches if math.isinf(batches) else math.ceil(batches / accumulate)
+        per_epoch = self._steps_per_epoch()
         # A trial of a few steps has no room for a warm-up.
         if getattr(trainer, "fast_dev_run", False):
             return int(total), 0
+        if (warmup := self.optimizer_settings.warmup_steps) is not None:
+            # A short training of a recipe for a long one has less room for it.
+            return int(total), min(warmup, int(total) // 2)
         if not 0 <= epochs * per_epoch < total:
             all_epochs = f"{total / per_epoch:g}" if per_epoch else "no"
             raise ValueError(
@@ -147,70 +172,13 @@ class BaseTask(LightningModule):
             )
         return int(total), int(epochs * per_epoch)
 
+    def _steps_per_epoch(self) -> int | float:
+        batches = self.trainer.num_training_batches
+        # An epoch's last step takes the batches that are left.
+        return batches if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
+
     def _images_per_step(self) -> int:
         batch_size = int(getattr(getattr(self.trainer, "datamodule", None), "batch_size", 0))
         if not batch_size:
             raise ValueError("lr_batch_size needs data with a batch_size; set optimizer.lr_batch_size to null")
         return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-
-
-def regroup(saved: dict[str, Any], groups: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
-    """Change an AdamW's saved state so that it fits other groups and settings; every parameter keeps its moments.
-
-    Args:
-        saved: with ``state`` and ``param_groups``, whose ``names`` say which parameter has which number.
-        groups: as `param_groups` makes them now. A state of other parameters stays as it is.
-        settings: what all groups have in common now.
-    """
-    numbers = {
-        name: (number, group)
-        for group in saved["param_groups"]
-        for name, number in zip(group.get("names", ()), group["params"], strict=False)
-    }
-    names = [name for group in groups for name in group["names"]]
-    if set(names) != set(numbers):
-        return
-    state, regrouped, count = saved["state"], list[dict[str, Any]](), 0
-    for group in groups:
-        places = range(count, count := count + len(group["names"]))
-        now = {"names": group["names"], "weight_decay": group["weight_decay"], "params": list(places)}
-        # The rates are the old ones, until the schedule's state is loaded.
-        regrouped.append({**numbers[group["names"][0]][1], **settings, **now})
-    old = [numbers[name][0] for name in names]
-    saved["state"] = {place: state[number] for place, number in enumerate(old) if number in state}
-    saved["param_groups"] = regrouped
-
-
-def check_same(theirs: Card, mine: Card, path: str) -> None:
-    """Raise ``ValueError`` in words if a checkpoint's weights mean something else in this task's network.
-
-    Args:
-        theirs: of the checkpoint.
-        mine: of the task.
-        path: the checkpoint.
-    """
-    if theirs.labels != mine.labels:
-        wanted, given = classes_in_words(theirs.labels), classes_in_words(mine.labels)
-        raise ValueError(
-            f"{path} was trained for {wanted}, but the data has {given}; "
-            "give the data it was trained on, or train another run"
-        )
-    for name in ("channels", "depths", "groups"):
-        if getattr(theirs.config, name) != getattr(mine.config, name):
-            raise ValueError(
-                f"{path} holds {describe_variant(theirs.config)}, but the run's settings say "
-                f"{describe_variant(mine.config)}; set model.init_args.model as it was"
-            )
-    names = [field.name for field in fields(theirs.config) if field.name not in _FREE]
-    differing = [name for name in names if getattr(theirs.config, name) != getattr(mine.config, name)]
-    if differing:
-        pairs = [f"{name}={getattr(theirs.config, name)!r}, not {getattr(mine.config, name)!r}" for name in differing]
-        raise ValueError(f"{path} was trained with {'; '.join(pairs)}; set model.init_args.model_options as they were")
-
-
-def classes_in_words(labels: LabelMap | None) -> str:
-    """How many classes, and the first of their names."""
-    if labels is None:
-        return "no named classes"
-    names = ", ".join(labels.names[:5]) + (", ..." if len(labels) > 5 else "")
-    return f"{len(labels)} classes ({names})"

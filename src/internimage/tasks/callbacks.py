@@ -15,7 +15,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-_MEASURED = ("val/loss", "val/accuracy", "val/accuracy_top5")
+_MEASURED = (
+    "val/loss",
+    "val/accuracy",
+    "val/accuracy_top5",
+    *(f"val/{kind}{name}" for kind in ("map", "mask_map") for name in ("", "50", "75", "_small", "_medium", "_large")),
+)
 
 
 class DivergedError(ValueError):
@@ -192,8 +197,13 @@ def _in_words(row: dict[str, float], max_epochs: int | None) -> str:
     parts += [
         f"{name} {row[key]:.3f}" for name, key in (("loss", "train/loss"), ("val loss", "val/loss")) if key in row
     ]
-    if "val/accuracy" in row:
-        parts.append(f"val accuracy {100 * row['val/accuracy']:.1f}%")
+    percents = (
+        ("val accuracy", "val/accuracy"),
+        ("val AP", "val/map"),
+        ("AP50", "val/map50"),
+        ("mask AP", "val/mask_map"),
+    )
+    parts += [f"{name} {100 * row[key]:.1f}%" for name, key in percents if key in row]
     return "  ".join([*parts, f"lr {row['lr']:.1e}", f"{row['seconds']:.0f} s"])
 
 

@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ModelChe
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from internimage.model import create_model, load_checkpoint, read_checkpoint, save_checkpoint
+from internimage.model.checkpoints.detector_files import load_detector, save_detector
+from internimage.model.checkpoints.files import DETECTION
 from internimage.tasks.callbacks import DivergedError
 
 log = logging.getLogger(__name__)
@@ -171,6 +173,9 @@ def export_weights(checkpoint: Path, path: Path) -> Path:
     found = read_checkpoint(checkpoint)
     if found.card is None:
         raise ValueError(f"{checkpoint} does not say what it holds; it was not written by this package's training")
+    if found.card.task == DETECTION:
+        detector = load_detector(found)
+        return save_detector(detector.model, path, labels=detector.labels, framing=detector.framing, overwrite=True)
     model = create_model(found.card.config)
     load_checkpoint(model, found)
     return save_checkpoint(model, path, labels=found.card.labels, preprocess=found.card.preprocess, overwrite=True)

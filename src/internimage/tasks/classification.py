@@ -14,7 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from internimage.model import WEIGHTS, Card, InternImageClassifier, create_model, read_checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.structures import LabelMap, Preprocess
-from internimage.tasks.base import BaseTask, OptimizerSettings, classes_in_words
+from internimage.tasks.base import BaseTask, OptimizerSettings
+from internimage.tasks.resuming import classes_in_words
 
 log = logging.getLogger(__name__)
 

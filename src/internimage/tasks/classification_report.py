@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ from internimage.tasks.callbacks import History
 from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
 from internimage.tasks.classification import ClassificationTask
 from internimage.tasks.datamodules import ClassificationData, Split
+from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, save_pictures, text_of
 from internimage.visualization.classification import confusion_matrix_figure, curves_figure, draw_predictions
 from internimage.visualization.page import (
     Picture,
@@ -28,7 +28,6 @@ from internimage.visualization.page import (
     write_report,
 )
 
-REPORT_FILE = "report.html"
 _EXAMPLES, _MISTAKES, _COLUMNS = 24, 12, 6
 
 
@@ -48,11 +47,7 @@ class ClassificationReport:
         split: Split = "test" if trainer.state.fn == "test" else "val"
         matrix = task.confusion_counts().numpy()
         pictures = self._pictures(task, data, split, matrix, history)
-        for name, picture in pictures.items():
-            _save(picture.image, self.run / f"{name}.png")
-        # Of an earlier evaluation, which had mistakes to show for example.
-        for name in {path for path, _ in _FILES if path.endswith(".png")} - {f"{name}.png" for name in pictures}:
-            (self.run / name).unlink(missing_ok=True)
+        save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         report = RunReport(
             title=self.run.resolve().name,
             task="image classification",
@@ -60,9 +55,9 @@ class ClassificationReport:
             settings=_settings(task, data),
             pictures=list(pictures.values()),
             tables=_tables(matrix, task),
-            commands=self._commands(),
+            commands=commands(self.run, "Name what is in your own images"),
             files=_FILES,
-            config_yaml=_text(self.run / "config.yaml"),
+            config_yaml=text_of(self.run / "config.yaml"),
         )
         return write_report(self.run / REPORT_FILE, report)
 
@@ -87,15 +82,6 @@ class ClassificationReport:
             figure = confusion_matrix_figure(matrix, task.labels)
             pictures["confusion_matrix"] = Picture("Confusion matrix", caption, figure)
         return pictures
-
-    def _commands(self) -> list[tuple[str, str]]:
-        run = shlex.quote(self.run.as_posix())
-        return [
-            ("Name what is in your own images", f"internimage predict IMAGES --weights {run} --output predictions"),
-            ("Measure on the test images again", f"internimage test --run {run}"),
-            ("Go on with an interrupted training", f"internimage fit --run {run} --resume"),
-            ("Watch the curves", f"tensorboard --logdir {run}"),
-        ]
 
 
 _FILES = (
@@ -129,11 +115,7 @@ def _summary(
         if top5 is not None and len(task.labels) > 5:
             tiles["Top-5 accuracy"] = f"{100 * float(top5):.1f}%"
         tiles[f"{words} images"] = f"{total:,}"
-    tiles["Parameters"] = _in_millions(sum(parameter.numel() for parameter in task.network.parameters()))
-    if history.rows:
-        minutes, seconds = divmod(round(history.rows[-1]["seconds"]), 60)
-        tiles["Training time"] = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-    return tiles
+    return tiles | common_tiles(task.network, history)
 
 
 def _settings(task: ClassificationTask, data: ClassificationData) -> dict[str, str]:
@@ -166,18 +148,3 @@ def _sheet(task: ClassificationTask, data: ClassificationData, split: Split, ind
     pictures = [denormalize(tensor, data.preprocess) for tensor in inputs]
     columns = min(_COLUMNS, len(indices))
     return draw_predictions(pictures, results, [int(target) for target in targets], columns=columns, cell=336)
-
-
-def _save(image: Any, path: Path) -> None:
-    if isinstance(image, Image.Image):
-        image.save(path)
-    else:
-        image.savefig(path, dpi=150, facecolor="white")
-
-
-def _in_millions(count: int) -> str:
-    return f"{count / 1e6:.1f}M" if count < 1e9 else f"{count / 1e9:.2f}B"
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""

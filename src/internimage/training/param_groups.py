@@ -15,6 +15,7 @@ from torch import nn
 from internimage.model import DCNv3
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
+_EXTRA_NORM = re.compile(r"stages\.(\d+)\.post_norms\.(\d+)\.")
 _AFTER_STAGE = re.compile(r"stages\.(\d+)\.(?:downsample|norm)\.")
 
 
@@ -26,6 +27,7 @@ def param_groups(
     depths: Sequence[int],
     layer_decay: float = 1.0,
     offset_lr_scale: float = 1.0,
+    dense: bool = False,
 ) -> list[dict[str, Any]]:
     """Group ``model``'s trainable parameters for an optimizer.
 
@@ -39,6 +41,8 @@ def param_groups(
         weight_decay: of matrices and convolutions, 0 or more.
         depths: blocks per stage.
         layer_decay: in (0, 1]; 1 switches it off.
+        dense: the released detectors' and segmenters' rule: only what is no backbone learns at ``lr``, the last block
+            at ``lr * r``, the stem one step below the first block.
         offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` that predict offsets (and centre
             gates), whatever the network calls it.
 
@@ -58,7 +62,7 @@ def param_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale = layer_decay ** blocks_after(name, depths)
+        scale = layer_decay ** (steps_below_head(name, depths) if dense else blocks_after(name, depths))
         scale *= offset_lr_scale if id(parameter) in offsets else 1.0
         decay = 0.0 if parameter.dim() == 1 or name.endswith(".bias") else weight_decay
         group = groups.setdefault((scale, decay), {"params": [], "names": [], "lr": lr * scale, "weight_decay": decay})
@@ -92,6 +96,27 @@ def blocks_after(name: str, depths: Sequence[int]) -> int:
             raise ValueError(_outside(name, depths))
         return max(0, sum(depths[int(found[1]) + 1 :]) - 1)
     return max(0, sum(depths) - 1) if re.search(r"(^|\.)stem\.", name) else 0
+
+
+def steps_below_head(name: str, depths: Sequence[int]) -> int:
+    """How many steps of layer decay a parameter takes in a detector or segmenter; 0 outside the backbone.
+
+    Source: ``get_num_layer_for_swin`` of the released code (detection/mmcv_custom, 31c962d), with its corners: the last
+    stage's norm goes with that stage's first block, and an extra norm with the block of its own number.
+
+    >>> names = ("stem.conv1.weight", "stages.0.blocks.0.norm1.weight", "stages.3.blocks.3.norm1.weight", "fpn.weight")
+    >>> [steps_below_head(name, (4, 4, 18, 4)) for name in names]
+    [31, 30, 1, 0]
+    """
+    if found := _AFTER_STAGE.search(name):
+        blocks_after(name, depths)
+        return sum(depths[min(int(found[1]) + 1, len(depths) - 1) :])
+    if found := _EXTRA_NORM.search(name):
+        return sum(depths[int(found[1]) :]) - int(found[2])
+    after = blocks_after(name, depths)
+    if re.search(r"(^|\.)stem\.", name):
+        return after + 2
+    return after + 1 if _BLOCK.search(name) else 0
 
 
 def _outside(name: str, depths: Sequence[int]) -> str:

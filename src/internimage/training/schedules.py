@@ -1,8 +1,9 @@
-"""Learning rate over steps: a linear warm-up, then half a cosine."""
+"""Learning rate over steps: a linear warm-up, then half a cosine, or falls at given steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +51,68 @@ class WarmupCosine:
         return self.min_lr + 0.5 * (peak - self.min_lr) * (1 + math.cos(math.pi * progress))
 
     def attach(self, optimizer: Optimizer) -> LambdaLR:
-        """A scheduler to step once per optimizer step; every group keeps its own peak (its ``lr`` now).
+        """A scheduler to step once per optimizer step; see `attach`."""
+        return attach(self.rate, optimizer)
 
-        Of a saved state it takes the step alone: resumed with other settings, the training goes on with the new rates.
-        Restore the optimizer first, for its state holds the old ones.
-        """
-        for group in optimizer.param_groups:
-            # What an earlier schedule left here would count as the peak.
-            group["initial_lr"] = float(group["lr"])
-        top = max(group["initial_lr"] for group in optimizer.param_groups)
-        # LambdaLR multiplies every group's peak by this; where all are frozen (peak 0), they stay so.
-        return _ResumableLR(optimizer, lambda step: self.rate(step, top) / top if top else 0.0)
+
+@dataclass(frozen=True)
+class WarmupSteps:
+    """The released detectors' schedule: a linear warm-up, then the peak, which falls at given steps.
+
+    Source: ``StepLrUpdaterHook`` of mmcv 1.7 with detection/configs/_base_/schedules, 31c962d.
+
+    Args:
+        falls: steps from which on the rate is multiplied by ``factor`` once more, rising.
+        factor: in (0, 1].
+        warmup_steps: steps of warm-up.
+        warmup_share: of the peak at the first step, in [0, 1].
+
+    >>> schedule = WarmupSteps(falls=(80, 110), warmup_steps=10, warmup_share=0.001)
+    >>> [round(schedule.rate(step, peak=1.0), 4) for step in (0, 5, 10, 79, 80, 110)]
+    [0.001, 0.5005, 1.0, 1.0, 0.1, 0.01]
+    """
+
+    falls: tuple[int, ...]
+    factor: float = 0.1
+    warmup_steps: int = 0
+    warmup_share: float = 0.001
+
+    def __post_init__(self) -> None:
+        if list(self.falls) != sorted(set(self.falls)) or min(self.falls, default=0) < 0:
+            raise ValueError(f"the steps at which the rate falls must rise from 0 on, got {self.falls}")
+        if not 0 < self.factor <= 1 or not 0 <= self.warmup_share <= 1 or self.warmup_steps < 0:
+            raise ValueError(
+                f"factor must lie in (0, 1], warmup_share in [0, 1] and warmup_steps be 0 or more; got {self}"
+            )
+
+    def rate(self, step: int, peak: float) -> float:
+        """Learning rate of ``step`` (from 0) for a group whose highest rate is ``peak``."""
+        rate = peak * self.factor ** sum(step >= fall for fall in self.falls)
+        if step >= self.warmup_steps:
+            return rate
+        return rate * (self.warmup_share + (1 - self.warmup_share) * step / self.warmup_steps)
+
+    def attach(self, optimizer: Optimizer) -> LambdaLR:
+        """A scheduler to step once per optimizer step; see `attach`."""
+        return attach(self.rate, optimizer)
+
+
+def attach(rate: Callable[[int, float], float], optimizer: Optimizer) -> LambdaLR:
+    """A scheduler to step once per optimizer step; every group keeps its own peak (its ``lr`` now).
+
+    Of a saved state it takes the step alone: resumed with other settings, the training goes on with the new rates.
+    Restore the optimizer first, for its state holds the old ones.
+
+    Args:
+        rate: of a step (from 0) and the fastest group's peak.
+        optimizer: whose groups follow.
+    """
+    for group in optimizer.param_groups:
+        # What an earlier schedule left here would count as the peak.
+        group["initial_lr"] = float(group["lr"])
+    top = max(group["initial_lr"] for group in optimizer.param_groups)
+    # LambdaLR multiplies every group's peak by this; where all are frozen (peak 0), they stay so.
+    return _ResumableLR(optimizer, lambda step: rate(step, top) / top if top else 0.0)
 
 
 class _ResumableLR(LambdaLR):

@@ -1,7 +1,9 @@
-"""One card of a contact sheet: the picture above, what the classifier says of it below."""
+"""One card of a contact sheet: the picture above, what the classifier says of it below; and the sheet itself."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +87,7 @@ def draw_card(image: Image.Image, result: Classification, truth: int | None, sty
     for index in others:
         _draw_other(card, result, index, RIGHT if index == truth else QUIET, top, style)
         top += style.px(24)
-    return _round_corners(card, style.px(8))
+    return round_corners(card, style.px(8))
 
 
 def fit_picture(image: Image.Image, side: int) -> Image.Image:
@@ -93,21 +95,25 @@ def fit_picture(image: Image.Image, side: int) -> Image.Image:
 
     Tiny pictures keep square pixels, whole factors (28 to 168 pixels) exactly; others are resampled smoothly.
     """
-    picture = _to_rgb(image)
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    if scale >= SQUARE_PIXELS_FROM:
-        factor = -int(-scale // 1)
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-        picture = picture.resize(size, Image.Resampling.BOX)
-    else:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    scale = side / max(image.size)
+    picture = resized(to_rgb(image), scale)
     square = Image.new("RGB", (side, side), PAPER)
-    square.paste(picture, ((side - size[0]) // 2, (side - size[1]) // 2))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def resized(picture: Image.Image, scale: float) -> Image.Image:
+    """``picture`` with its sides times ``scale``, each at least 1 pixel; from threefold on its pixels stay square."""
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    if scale < SQUARE_PIXELS_FROM:
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    factor = -int(-scale // 1)
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """``image`` of any mode as RGB: 16 and 32 bit values by their own range, what is transparent as paper."""
     if image.mode.startswith(("I", "F")):
         # Pillow would clip 16 and 32 bit values at 255, so their own range is shown instead.
         values = np.asarray(image, dtype=np.float64)
@@ -185,7 +191,8 @@ def _rounded_mask(width: int, height: int, radius: float) -> Image.Image:
     return mask.resize((width, height), Image.Resampling.BOX)
 
 
-def _round_corners(card: Image.Image, radius: int) -> Image.Image:
+def round_corners(card: Image.Image, radius: int) -> Image.Image:
+    """``card`` on the sheet's ground, which shows at its corners."""
     ground = Image.new("RGB", card.size, GROUND)
     ground.paste(card, (0, 0), _rounded_mask(card.width, card.height, radius))
     return ground
@@ -203,3 +210,24 @@ def _draw_mark(card: Image.Image, corner: tuple[int, int], side: int, colour: st
         points = [(x * mask.width, y * mask.height) for x, y in stroke]
         ImageDraw.Draw(mask).line(points, fill=255, width=max(1, round(0.17 * mask.width)), joint="curve")
     card.paste(colour, (*corner, corner[0] + side, corner[1] + side), mask.resize((side, side), Image.Resampling.BOX))
+
+
+def even_columns(count: int, most: int) -> int:
+    """Up to ``most`` columns: of those, the widest that leaves the fewest places of the last row empty.
+
+    >>> even_columns(5, 6), even_columns(7, 6), even_columns(5, 4)
+    (5, 4, 3)
+    """
+    if count <= most:
+        return count
+    return min(range(most, most // 2, -1), key=lambda columns: -count % columns)
+
+
+def arrange(cards: Sequence[Image.Image], columns: int, gap: int) -> Image.Image:
+    """Cards of one size in rows of ``columns``, with ``gap`` pixels of the sheet's ground between and around them."""
+    (width, height), rows = cards[0].size, math.ceil(len(cards) / columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), GROUND)
+    for number, card in enumerate(cards):
+        row, column = divmod(number, columns)
+        sheet.paste(card, (gap + column * (width + gap), gap + row * (height + gap)))
+    return sheet

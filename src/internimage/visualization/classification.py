@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,10 @@ import numpy as np
 from PIL import Image
 
 from internimage.structures import Classification, LabelMap
-from internimage.visualization.card import CardStyle, draw_card
+from internimage.visualization.card import CardStyle, arrange, draw_card, even_columns
 from internimage.visualization.curves import curves_figure
 from internimage.visualization.style import (
     ELLIPSIS,
-    GROUND,
     INK,
     SOFT_INK,
     name_families,
@@ -71,7 +69,7 @@ def draw_predictions(
     ('RGB', True)
     """
     _check_sheet(images, results, truth, columns, cell)
-    return _draw_sheet(images, results, truth, columns or _even_columns(len(images)), cell, bars=3)
+    return _draw_sheet(images, results, truth, columns or even_columns(len(images), MAX_COLUMNS), cell, bars=3)
 
 
 def draw_prediction(image: Image.Image, result: Classification) -> Image.Image:
@@ -89,23 +87,11 @@ def _draw_sheet(
     bars: int,
 ) -> Image.Image:
     style = CardStyle(cell, min(bars, max(len(result.labels) for result in results)), graded=truth is not None)
-    gap, rows = style.px(GAP), math.ceil(len(images) / columns)
-    size = (columns * (cell + gap) + gap, rows * (style.height + gap) + gap)
-    sheet = Image.new("RGB", size, GROUND)
     targets = truth if truth is not None else [None] * len(images)
-    for number, (image, result, target) in enumerate(zip(images, results, targets, strict=True)):
-        row, column = divmod(number, columns)
-        sheet.paste(
-            draw_card(image, result, target, style), (gap + column * (cell + gap), gap + row * (style.height + gap))
-        )
-    return sheet
-
-
-def _even_columns(count: int) -> int:
-    """Up to `MAX_COLUMNS` columns: of those, the widest that leaves the fewest places of the last row empty."""
-    if count <= MAX_COLUMNS:
-        return count
-    return min(range(MAX_COLUMNS, MAX_COLUMNS // 2, -1), key=lambda columns: -count % columns)
+    cards = [
+        draw_card(image, result, target, style) for image, result, target in zip(images, results, targets, strict=True)
+    ]
+    return arrange(cards, columns, style.px(GAP))
 
 
 def _check_sheet(

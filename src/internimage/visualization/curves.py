@@ -1,4 +1,4 @@
-"""Training curves, for any task that logs a loss, an accuracy or a learning rate."""
+"""Training curves, for any task that logs a loss, an accuracy, an average precision or a learning rate."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from internimage.visualization.style import AMBER, BLUE, GREY, LINE, SOFT_INK, new_figure, quiet_axes
+from internimage.visualization.style import AMBER, BLUE, GREY, LINE, RIGHT, SOFT_INK, new_figure, quiet_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOSS, ACCURACY, RATE = "Loss", "Validation accuracy", "Learning rate"
+LOSS, ACCURACY, PRECISION, RATE = "Loss", "Validation accuracy", "Validation AP", "Learning rate"
+AVERAGE_PRECISIONS = ("val/map", "val/map50", "val/mask_map")
 # Curves with more points than this are drawn faintly, with their running mean on top.
 SMOOTH_ABOVE = 120
 # The running mean takes this share of a curve's points.
@@ -24,14 +25,15 @@ MARK_UP_TO = 30
 
 
 def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss, accuracy and learning rate over a run: one panel for each of them that was logged.
+    """Loss, accuracy, average precision and learning rate over a run: one panel for each of them that was logged.
 
     The horizontal axis counts finished epochs when every epoch has one row, and steps otherwise.
 
     Args:
         history: rows in order of time with any of the keys ``epoch`` and ``step`` (from 0), ``train/loss``,
-            ``val/loss``, ``val/accuracy`` and ``val/accuracy_top5`` (in [0, 1]) and ``lr``. A value that is
-            missing, None, empty or NaN is left out.
+            ``val/loss``, ``val/accuracy`` and ``val/accuracy_top5`` (in [0, 1]), the average precisions ``val/map``
+            and ``val/map50`` of boxes and ``val/mask_map`` of masks (in [0, 1], or -1 where there are no objects)
+            and ``lr``. A value that is missing, None, empty or NaN is left out.
 
     Raises:
         ValueError: if no row has any of these values.
@@ -39,11 +41,17 @@ def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
     panels = [
         (LOSS, [("train/loss", "training", GREY), ("val/loss", "validation", BLUE)]),
         (ACCURACY, [("val/accuracy_top5", "top 5", AMBER), ("val/accuracy", "top 1", BLUE)]),
+        (
+            PRECISION,
+            [("val/map50", "box AP50", AMBER), ("val/map", "box AP", BLUE), ("val/mask_map", "mask AP", RIGHT)],
+        ),
         (RATE, [("lr", "learning rate", BLUE)]),
     ]
     panels = [(title, lines) for title, lines in panels if any(_values(history, key)[1].size for key, *_ in lines)]
     if not panels:
-        raise ValueError("the history has no loss, accuracy or learning rate to draw: log at least one of them")
+        raise ValueError(
+            "the history has no loss, accuracy or learning rate to draw, nor an average precision: log at least one"
+        )
     figure = new_figure(3.6 * len(panels), 3.1)
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for key, name, colour in lines:
@@ -58,7 +66,8 @@ def _values(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray,
     points: list[tuple[float, float]] = []
     for number, row in enumerate(history):
         value = _number(row.get(key))
-        if value is None:
+        # An average precision of -1 means that there was nothing to find.
+        if value is None or (key in AVERAGE_PRECISIONS and value < 0):
             continue
         epoch, step = _number(row.get("epoch")), _number(row.get("step"))
         place = (None if epoch is None else epoch + 1) if by_epoch else step
@@ -103,7 +112,7 @@ def _finish_panel(axes: Axes, title: str, unit: str) -> None:
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
-    if title == ACCURACY:
+    if title in (ACCURACY, PRECISION):
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
     elif title == RATE:
         axes.yaxis.set_major_formatter("{x:.3g}")

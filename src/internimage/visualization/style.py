@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import importlib.util
 import logging
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,15 @@ GREY = "#7f8d9b"
 RIGHT = "#14795f"
 WRONG = "#cc4a1f"
 
+# The first classes: far apart for normal, red-blind, green-blind and blue-blind eyes, on bright and dark photographs.
+CLASS_COLOURS = ("#1fd6ea", "#ffb01f", "#d12f74", "#6d59fb", "#a08810", "#8c98e3", "#c9e3a2", "#ef6a9a")
+# Steps of this share of a turn never meet a hue again and keep neighbours far apart.
+GOLDEN_TURN = (5**0.5 - 1) / 2
+
 ELLIPSIS = "…"
-# Tried in this order for names that Pillow's own font (ASCII only) can't write.
+# What Pillow's own font has beyond ASCII, as far as it is needed here.
+PILLOWS_OWN = ELLIPSIS + "·"
+# Tried in this order for names that Pillow's own font can't write.
 FALLBACK_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -49,6 +57,53 @@ FALLBACK_FONTS = (
 FALLBACK_FAMILIES = ("Noto Sans CJK JP", "WenQuanYi Micro Hei", "PingFang SC", "Arial Unicode MS", "Microsoft YaHei")
 
 logger = logging.getLogger(__name__)
+
+
+@cache
+def class_colour(index: int) -> str:
+    """The colour of a class in every picture, by its index from 0 and nothing else, such as ``#1fd6ea``.
+
+    Eight are chosen to be told apart with any colour vision; the following are of ever new hue and lightness.
+    """
+    if index < len(CLASS_COLOURS):
+        return CLASS_COLOURS[index]
+    lightness = (0.42, 0.76, 0.52, 0.66)[index % 4]
+    return _hex(colorsys.hls_to_rgb(index * GOLDEN_TURN % 1, lightness, 0.72))
+
+
+def darker(colour: str) -> str:
+    """A class's colour for thin lines on paper: of the same hue, with at least three times the contrast of paper.
+
+    >>> darker("#c9e3a2"), darker("#6d59fb")
+    ('#729e2f', '#6d59fb')
+    """
+    red, green, blue = (value / 255 for value in ImageColor.getrgb(colour)[:3])
+    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
+    while (_luminance(PAPER) + 0.05) / (_luminance(colour) + 0.05) < 3:
+        lightness *= 0.97
+        colour = _hex(colorsys.hls_to_rgb(hue, lightness, saturation))
+    return colour
+
+
+def _hex(shares: tuple[float, float, float]) -> str:
+    return "#" + "".join(f"{round(255 * share):02x}" for share in shares)
+
+
+def text_colour(ground: str) -> str:
+    """Paper or ink: whichever has more contrast on ``ground``.
+
+    >>> text_colour(CLASS_COLOURS[1]) == INK, text_colour(CLASS_COLOURS[2]) == PAPER
+    (True, True)
+    """
+    light, dark, own = (_luminance(colour) + 0.05 for colour in (PAPER, INK, ground))
+    return PAPER if light / own > own / dark else INK
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of the Web Content Accessibility Guidelines, in [0, 1]."""
+    shares = [value / 255 for value in ImageColor.getrgb(colour)[:3]]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def font_for(text: str, size: int) -> Font:
@@ -73,7 +128,7 @@ def _font_with(characters: frozenset[str], size: int) -> Font:
 
 
 def _is_plain(character: str) -> bool:
-    return character.isascii() or character == ELLIPSIS
+    return character.isascii() or character in PILLOWS_OWN
 
 
 def _fallbacks(size: int) -> Iterator[Font]:

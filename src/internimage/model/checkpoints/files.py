@@ -16,7 +16,7 @@ import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -34,6 +34,7 @@ from internimage.structures import LabelMap, Preprocess
 
 # The key of our JSON in a safetensors header and in a training checkpoint.
 CARD_KEY = "internimage"
+CLASSIFICATION, DETECTION = "classification", "detection"
 _FORMAT = 1
 _INDEX = "model.safetensors.index.json"
 # What a Hugging Face folder may hold; large models are split, and the index names the parts.
@@ -50,12 +51,16 @@ class Card:
     Args:
         config: the architecture.
         labels: class names, or None.
-        preprocess: how images become inputs, or None.
+        preprocess: how a classifier's images become inputs, or None.
+        task: what the network does; other than classification, ``config`` is that of its backbone.
+        settings: what else such a network needs, in plain values that its own reader understands.
     """
 
     config: InternImageConfig
     labels: LabelMap | None = None
     preprocess: Preprocess | None = None
+    task: str = CLASSIFICATION
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def check(self) -> None:
         """Raise ``ValueError`` if the images are not what the network takes."""
@@ -68,12 +73,13 @@ class Card:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {
+        values: dict[str, Any] = {
             "format": _FORMAT,
             "model": self.config.to_dict(),
             "labels": None if self.labels is None else list(self.labels),
             "preprocess": None if self.preprocess is None else self.preprocess.to_dict(),
         }
+        return values if self.task == CLASSIFICATION else values | {"task": self.task, "settings": dict(self.settings)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Card:
@@ -85,6 +91,8 @@ class Card:
             InternImageConfig.from_dict(values["model"]),
             None if labels is None else LabelMap(labels),
             None if preprocess is None else Preprocess.from_dict(preprocess),
+            values.get("task", CLASSIFICATION),
+            values.get("settings", {}),
         )
         card.check()
         return card
@@ -100,6 +108,8 @@ class Checkpoint:
         foreign: keys that belong to something else, a detector's neck for example.
         origin: ``"ours"``, ``"official"`` or ``"huggingface"``.
         path: the file.
+        others: the weights of the ``foreign`` keys.
+        said: what the file's training said of itself, as mmdetection's ``meta``; empty in most files.
     """
 
     state: dict[str, Tensor]
@@ -107,6 +117,8 @@ class Checkpoint:
     foreign: tuple[str, ...]
     origin: str
     path: Path
+    others: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    said: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def save_checkpoint(
@@ -125,19 +137,29 @@ def save_checkpoint(
     """
     path = Path(path)
     if not isinstance(model, InternImage | InternImageClassifier):
-        raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"weights are saved as .safetensors, got {path}")
+        hint = "; model.checkpoints.detector_files has save_detector" if "Detector" in type(model).__name__ else ""
+        raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}{hint}")
+    check_target(path, overwrite=overwrite)
     classes = model.num_classes if isinstance(model, InternImageClassifier) else 0
     if labels is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} class names for a model of {classes} classes")
     card = Card(model.config, labels, preprocess)
     card.check()
-    description = path.with_suffix(".json")
-    for existing in (path, description):
+    return write_weights(model, card, path)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise ``ValueError`` for another suffix, ``FileExistsError`` for a file that is there, or its description."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are saved as .safetensors, got {path}")
+    for existing in (path, path.with_suffix(".json")):
         if existing.exists() and not overwrite:
             raise FileExistsError(f"{existing} exists; choose another name or pass overwrite=True")
-    values = card.to_dict()
+
+
+def write_weights(model: nn.Module, card: Card, path: Path) -> Path:
+    """Write a network's weights with its card inside, and the card as JSON beside it; replaces what is there."""
+    values, description = card.to_dict(), path.with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     # A full disk or Ctrl-C must not leave half a file under the name of a whole one.
@@ -168,14 +190,22 @@ def read_checkpoint(path: str | Path, *, ema: bool | None = None) -> Checkpoint:
     """
     path = _file_in(Path(path))
     contents, card = _read_contents(path)
+    given = _choose_state(contents, ema, path)
     try:
-        converted = to_ours(_choose_state(contents, ema, path))
+        converted = to_ours(given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    # Training in 16 bit leaves 16-bit files; a network starts in float32 and is cast by its user.
+    others = _in_float32({key: given[key] for key in converted.foreign if key in given})
+    said: Any = contents.get("meta")
+    said = cast(dict[str, Any], said) if isinstance(said, dict) else {}
+    state, card = _in_float32(converted.state), card or _card_beside(path)
+    return Checkpoint(state, card, converted.foreign, converted.origin, path, others, said)
+
+
+def _in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Training in 16 bit leaves 16-bit files; a network starts in float32 and is cast by its user."""
     low = (torch.float16, torch.bfloat16)
-    state = {key: tensor.float() if tensor.dtype in low else tensor for key, tensor in converted.state.items()}
-    return Checkpoint(state, card or _card_beside(path), converted.foreign, converted.origin, path)
+    return {key: tensor.float() if tensor.dtype in low else tensor for key, tensor in state.items()}
 
 
 def _file_in(path: Path) -> Path:

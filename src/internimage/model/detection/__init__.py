@@ -1,8 +1,18 @@
 """Detectors: the backbone under torchvision's R-CNN parts, with the arithmetic of the released ones (mmdetection)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
 from internimage.model.detection.config import DetectorConfig
 from internimage.model.detection.detector import InternImageDetector
 from internimage.model.detection.results import Detected
 from internimage.model.detection.targets import Objects
 
-__all__ = ["Detected", "DetectorConfig", "InternImageDetector", "Objects"]
+if TYPE_CHECKING:
+    from internimage.model.detection.detr import InternImageDetr
+
+# What a detector's task, file and user can count on: `config`, `forward` and `losses`.
+Detector: TypeAlias = "InternImageDetector | InternImageDetr"
+
+__all__ = ["Detected", "Detector", "DetectorConfig", "InternImageDetector", "Objects"]

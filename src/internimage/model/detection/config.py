@@ -29,8 +29,9 @@ class DetectorConfig:
         head_layers: linear layers after them; 2 in Mask R-CNN, 1 in the cascade.
         head_channels: of these layers.
         finest_scale: boxes of a side below twice this many pixels are read from the finest level.
-        proposals_per_level: best proposals of a level that non-maximum suppression sees, at inference.
-        proposals: of an image, at inference.
+        proposals_per_level: best proposals of a level that non-maximum suppression sees; in training twice as many.
+        proposals: of an image.
+        samples: boxes of an image that a box head learns from, a quarter of them on objects if there are so many.
         detections: of an image.
         score_threshold: a score at or below it is no detection.
         nms_threshold: a box that overlaps a better one of its class by a larger IoU goes.
@@ -51,6 +52,7 @@ class DetectorConfig:
     finest_scale: int = 56
     proposals_per_level: int = 1000
     proposals: int = 1000
+    samples: int = 512
     detections: int = 100
     score_threshold: float = 0.05
     nms_threshold: float = 0.5

@@ -40,7 +40,7 @@ def roi_losses(
     classes, losses, boxes = heads.config.num_classes, dict[str, Tensor](), list(proposals)
     for stage, (head, coder) in enumerate(zip(heads.box_heads, heads.coders, strict=True)):
         chosen = [
-            sample(each, truth, num_classes=classes, iou=_IOUS[stage])
+            sample(each, truth, num_classes=classes, iou=_IOUS[stage], count=heads.config.samples)
             for each, truth in zip(boxes, truths, strict=True)
         ]
         logits, deltas = head(heads.box_pooling(maps, [each.boxes for each in chosen]))

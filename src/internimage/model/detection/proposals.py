@@ -74,7 +74,7 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 def build_rpn(config: DetectorConfig) -> ProposalNetwork:
-    """For five levels; at training 2,000 proposals of a level and 1,000 of an image."""
+    """For five levels."""
     anchors = Anchors()
     rpn = ProposalNetwork(
         anchors,
@@ -83,8 +83,8 @@ def build_rpn(config: DetectorConfig) -> ProposalNetwork:
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
         positive_fraction=0.5,
-        pre_nms_top_n={"training": 2000, "testing": config.proposals_per_level},
-        post_nms_top_n={"training": 1000, "testing": config.proposals},
+        pre_nms_top_n={"training": 2 * config.proposals_per_level, "testing": config.proposals_per_level},
+        post_nms_top_n={"training": config.proposals, "testing": config.proposals},
         nms_thresh=0.7,
     )
     rpn.is_smooth = config.stages > 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
 from torchvision.ops import box_iou, roi_align
 
-_SAMPLES, _POSITIVES = 512, 0.25
+_POSITIVES = 0.25
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,29 @@ class Sampled:
         return (self.labels < num_classes).nonzero()[:, 0]
 
 
-def sample(proposals: Tensor, truth: Objects, *, num_classes: int, iou: float, add_truth: bool = True) -> Sampled:
-    """512 boxes of an image, a quarter of them on objects if there are so many.
+def sample(
+    proposals: Tensor, truth: Objects, *, num_classes: int, iou: float, count: int = 512, add_truth: bool = True
+) -> Sampled:
+    """``count`` boxes of an image, a quarter of them on objects if there are so many.
 
     A box belongs to the object that it overlaps most, if by at least ``iou``; the others are background.
 
     Source: ``MaxIoUAssigner`` and ``RandomSampler`` of mmdet 2.28 with the released configurations.
     """
-    boxes, count = proposals, len(truth.boxes)
+    boxes, num_objects = proposals, len(truth.boxes)
     is_truth = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     if add_truth:
         boxes = torch.cat((truth.boxes.to(boxes.dtype), boxes))
-        is_truth = torch.cat((is_truth.new_ones(count), is_truth))
-    if count:
+        is_truth = torch.cat((is_truth.new_ones(num_objects), is_truth))
+    if num_objects:
         matched = Matcher(iou, iou, allow_low_quality_matches=False)(box_iou(truth.boxes, boxes))
     else:
         matched = torch.full((len(boxes),), Matcher.BELOW_LOW_THRESHOLD, device=boxes.device)
     objects, is_object = matched.clamp(min=0), matched >= 0
     labels = torch.full_like(objects, num_classes)
-    if count:
+    if num_objects:
         labels = torch.where(is_object, truth.labels[objects], labels)
-    (positive,), (negative,) = BalancedPositiveNegativeSampler(_SAMPLES, _POSITIVES)([is_object.long()])
+    (positive,), (negative,) = BalancedPositiveNegativeSampler(count, _POSITIVES)([is_object.long()])
     rows = (positive | negative).nonzero()[:, 0]
     return Sampled(boxes[rows], labels[rows], objects[rows], is_truth[rows])
 

@@ -1,0 +1,178 @@
+"""Pascal VOC's annotations: one XML file per picture.
+
+VOC counts pixels from 1 and a box includes its last pixel: (xmin, ymin, xmax, ymax) covers the pixels from xmin - 1 to
+xmax - 1 counted from 0, which is the box x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax. (Detectron2 does the
+same; mmdetection takes 1 off all four, so that its boxes are a pixel smaller.) An object marked ``difficult`` becomes
+a crowd region: neither object nor background in training, and not counted in evaluation, as VOC's own rules have it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree import ElementTree
+
+from internimage.data.class_folders import Split
+from internimage.data.detection.files import SPLITS, check_folder, picture_size, split_folders
+from internimage.data.detection.formats.labelled import Labelled, read_all
+from internimage.data.images import IMAGE_SUFFIXES
+
+_Images = dict[str, list[Path]]
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def voc_files(root: Path) -> dict[Split, list[Path]]:
+    """The XML files of each split that ``root`` holds; all are for training where it has no splits.
+
+    Raises:
+        ValueError: ``root`` holds several VOC folders, or a list of a split names a file that is not there.
+    """
+    base = _base(check_folder(root))
+    folder = base / "Annotations"
+    if folder.is_dir():
+        by_split = {split: _listed(base / f"ImageSets/Main/{split}.txt", folder) for split in SPLITS}
+    else:
+        folder = base
+        by_split = {split: _xml_files(*split_folders(base, split)) for split in SPLITS}
+    held: dict[Split, list[Path]] = {split: files for split in SPLITS if (files := by_split[split])}
+    if not held and (files := _xml_files(folder)):
+        return {"train": files}
+    return held
+
+
+def read_voc(root: Path, split: Split) -> tuple[list[str], list[Labelled]]:
+    """The classes of all splits, sorted by name, and the pictures of one.
+
+    Raises:
+        ValueError: no such split, or files that can't be read: how many, and the first three with the reason.
+    """
+    files = voc_files(root)
+    if split not in files:
+        raise ValueError(f"{root} has no split {split}; it has {', '.join(files) or 'no XML files'}")
+    trees: dict[Path, ElementTree.Element] = {}
+    names = set[str]()
+
+    def parse(path: Path) -> Labelled:
+        trees[path] = _parse(path)
+        objects = enumerate(trees[path].findall("object"), start=1)
+        names.update(_text(node, "name", f"{path}: object {number}") for number, node in objects)
+        return Labelled(path, (0, 0), ())
+
+    read_all((path for paths in files.values() for path in paths), parse)
+    classes = sorted(names)
+    images = _images(files)
+    read = partial(_picture, trees=trees, images=images, index={name: at for at, name in enumerate(classes)})
+    return classes, read_all(files[split], read)
+
+
+def _base(root: Path) -> Path:
+    """``root``, or the one folder in it that is laid out as VOC's, such as VOC2012 in VOCdevkit."""
+    if (root / "Annotations").is_dir():
+        return root
+    below = sorted(path.parent for path in root.glob("*/Annotations") if path.is_dir())
+    if len(below) > 1:
+        raise ValueError(
+            f"{root} holds several VOC folders: {', '.join(path.name for path in below)}; give one of them"
+        )
+    return below[0] if below else root
+
+
+def _xml_files(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.glob("*.xml"))
+
+
+def _listed(path: Path, folder: Path) -> list[Path]:
+    """The files that a list of picture names stands for; none where there is no list."""
+    files: list[Path] = []
+    lines = path.read_text("utf-8-sig", errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        # A class's own list has a second column.
+        if words := line.split():
+            files.append(folder / f"{words[0]}.xml")
+            if not files[-1].is_file():
+                raise ValueError(f"{path}, line {number}: there is no {files[-1]}; add it, or remove the line")
+    return files
+
+
+def _images(files: dict[Split, list[Path]]) -> dict[Path, _Images]:
+    """Pictures by their stem, for each folder of XML files."""
+    found: dict[Path, _Images] = {}
+    for folder in {path.parent for paths in files.values() for path in paths}:
+        beside = [folder.parent / name for name in ("JPEGImages", "images", "Images")]
+        homes = [home for home in beside if folder.name == "Annotations" and home.is_dir()] or [folder]
+        by_stem = found.setdefault(folder, {})
+        for path in homes[0].iterdir():
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                by_stem.setdefault(path.stem, []).append(path)
+    return found
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
+        """Entities can fill the memory, or read other files."""
+        raise ValueError("it has a DOCTYPE, which annotations never need; remove it")
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
+    except (ElementTree.ParseError, LookupError) as error:
+        raise ValueError(f"{path} is not valid XML: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _picture(
+    path: Path, *, trees: dict[Path, ElementTree.Element], images: dict[Path, _Images], index: dict[str, int]
+) -> Labelled:
+    tree = trees[path]
+    found = images[path.parent].get(path.stem, [])
+    if len(found) > 1:
+        found = [each for each in found if each.name == (tree.findtext("filename") or "").strip()] or found
+    if len(found) != 1:
+        held = f"several pictures: {', '.join(each.name for each in sorted(found))}" if found else "no picture"
+        raise ValueError(f"{path} has {held} of its name in the folder of the pictures; there must be one")
+    numbered = enumerate(tree.findall("object"), start=1)
+    objects = tuple(_object(node, f"{path}: object {number}", index) for number, node in numbered)
+    return Labelled(found[0], _size(tree) or picture_size(found[0]), objects)
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        height, width = (int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _object(node: ElementTree.Element, where: str, index: dict[str, int]) -> dict[str, Any]:
+    name = _text(node, "name", where)
+    xmin, ymin, xmax, ymax = (_number(node, f"bndbox/{key}", f"{where} ({name})") for key in _CORNERS)
+    width, height = xmax - (xmin - 1), ymax - (ymin - 1)
+    is_difficult = (node.findtext("difficult") or "0").strip() == "1"
+    return {
+        "category_id": index[name],
+        "bbox": [xmin - 1, ymin - 1, width, height],
+        "area": width * height,
+        "iscrowd": int(is_difficult),
+    }
+
+
+def _text(node: ElementTree.Element, key: str, where: str) -> str:
+    text = (node.findtext(key) or "").strip()
+    if not text:
+        raise ValueError(f"{where} has no <{key.replace('/', '><')}>; add it, or remove the object")
+    return text
+
+
+def _number(node: ElementTree.Element, key: str, where: str) -> float:
+    text = _text(node, key, where)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: <{key.rpartition('/')[2]}> is {text!r:.40}, which is no finite number; correct it")
+    return value

@@ -1,0 +1,196 @@
+"""Files of detectors: ours with everything needed to predict, and the released ones, whose parts are read off.
+
+Importing this module costs no torchvision; loading or building a detector does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor
+
+from internimage.model.checkpoints.detectors import from_mmdetection
+from internimage.model.checkpoints.files import (
+    DETECTION,
+    Card,
+    Checkpoint,
+    check_target,
+    read_checkpoint,
+    write_weights,
+)
+from internimage.model.checkpoints.hub import locate
+from internimage.model.checkpoints.loading import infer_config
+from internimage.model.checkpoints.mmdetection import Rules, rules_of
+from internimage.model.config import OFFICIAL_ARGUMENTS, InternImageConfig
+from internimage.structures import Framing, LabelMap
+
+if TYPE_CHECKING:
+    from internimage.model.detection import Detector, DetectorConfig
+    from internimage.model.detection.detr import DetrConfig
+
+_KIND, _FRAMING = "kind", "framing"
+_RCNN, _DETR = "rcnn", "detr"
+
+
+@dataclass(frozen=True)
+class LoadedDetector:
+    """A detector with its weights, in evaluation mode.
+
+    Args:
+        model: the network.
+        labels: class names, or None where the file has none.
+        framing: how pictures become inputs.
+        path: the file.
+    """
+
+    model: Detector
+    labels: LabelMap | None
+    framing: Framing
+    path: Path
+
+
+def save_detector(
+    model: Detector,
+    path: str | Path,
+    *,
+    labels: LabelMap | None = None,
+    framing: Framing | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ``path`` (``.safetensors``) with all that prediction needs, and the same description as JSON beside it.
+
+    Raises:
+        ValueError: another suffix, or labels that do not match the model.
+        FileExistsError: the file exists and ``overwrite`` is not set.
+    """
+    check_target(path := Path(path), overwrite=overwrite)
+    return write_weights(model, detector_card(model.config, labels, framing), path)
+
+
+def detector_card(config: DetectorConfig | DetrConfig, labels: LabelMap | None, framing: Framing | None) -> Card:
+    """What a detector's file says of itself; ``ValueError`` if the labels are not the detector's classes."""
+    if labels is not None and len(labels) != config.num_classes:
+        raise ValueError(f"{len(labels)} class names for a detector of {config.num_classes} classes")
+    kept = [each.name for each in fields(config) if each.init and each.name != "backbone"]
+    settings: dict[str, Any] = {name: getattr(config, name) for name in kept}
+    kind = _DETR if "family" in settings else _RCNN
+    framed = (framing or Framing()).to_dict()
+    return Card(config.backbone, labels, task=DETECTION, settings={_KIND: kind, **settings, _FRAMING: framed})
+
+
+def build_detector(card: Card) -> Detector:
+    """The network that a card describes, with random weights; ``ValueError`` for settings of a newer version."""
+    settings = {name: value for name, value in card.settings.items() if name not in (_KIND, _FRAMING)}
+    try:
+        if card.settings.get(_KIND) == _DETR:
+            from internimage.model.detection.detr import DetrConfig, InternImageDetr
+
+            return InternImageDetr(DetrConfig(card.config, **settings))
+        from internimage.model.detection import DetectorConfig, InternImageDetector
+
+        return InternImageDetector(DetectorConfig(card.config, **settings))
+    except TypeError as error:
+        raise ValueError(f"a detector's description that can't be read: {error}") from None
+
+
+def load_detector(
+    source: str | Path | Checkpoint, *, ema: bool | None = None, limits: Mapping[str, Any] | None = None
+) -> LoadedDetector:
+    """A detector from a file of ours, a training checkpoint, or a released Mask or Cascade R-CNN (``.pth``).
+
+    Args:
+        source: a file, a folder, a hub id, or a checkpoint that was read already.
+        ema: True for the moving average, False for the raw weights, None for the file's main entry.
+        limits: settings of the detector that leave its weights alone, such as ``score_threshold``, in place of the
+            file's own.
+
+    Raises:
+        ValueError: no detector's weights, an unknown architecture, weights that have no place or are missing, a rule
+            of the file's training that this package does not follow, or a limit that this kind of detector does not
+            have; in words.
+    """
+    found = source if isinstance(source, Checkpoint) else read_checkpoint(locate(source), ema=ema)
+    card, state = described(found)
+    if card.task != DETECTION:
+        raise ValueError(f"{found.path} holds a network for {card.task}, not a detector")
+    if lacking := sorted(set(limits or {}) - set(card.settings)):
+        raise ValueError(f"{found.path} holds a detector without {', '.join(lacking)}; leave that option out")
+    model = build_detector(replace(card, settings={**card.settings, **(limits or {})}))
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wrong = [key for key, tensor in own.items() if key in state and state[key].shape != tensor.shape]
+    for keys, what in ((missing, "lacks"), (unexpected, "also has"), (wrong, "has in another shape")):
+        if keys:
+            some = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise ValueError(f"{found.path} does not fit the detector it describes: it {what} {some}")
+    model.load_state_dict(state)
+    return LoadedDetector(model.eval(), card.labels, framing_of(card), found.path)
+
+
+def framing_of(card: Card) -> Framing:
+    """How a detector's pictures become inputs."""
+    return Framing.from_dict(cast(dict[str, Any], card.settings.get(_FRAMING, {})))
+
+
+def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
+    """The card of a detector's file, read off its weights where it has none, and all weights under our names."""
+    if found.origin == "ours" and found.card is not None:
+        return found.card, {**found.state, **_without_prefix(found)}
+    try:
+        # It takes our names of the backbone's weights as well as mmdetection's.
+        converted = from_mmdetection({**found.state, **found.others})
+    except ValueError as error:
+        raise ValueError(f"{found.path}: {error}") from None
+    if converted.foreign:
+        some = ", ".join(converted.foreign[:3]) + (" ..." if len(converted.foreign) > 3 else "")
+        raise ValueError(f"{found.path} holds {len(converted.foreign)} weights that no detector here has: {some}")
+    rules = rules_of(found.said, str(found.path))
+    config = _inferred(_backbone(found, rules), converted.state, rules.settings)
+    return detector_card(config, rules.labels, rules.framing), converted.state
+
+
+def holds_detector(found: Checkpoint) -> bool:
+    """Whether a file's weights are a detector's."""
+    if found.card is not None and found.card.task != "classification":
+        return found.card.task == DETECTION
+    return any(key.startswith("rpn_head.") for key in found.foreign)
+
+
+def _without_prefix(found: Checkpoint) -> dict[str, Tensor]:
+    """A training checkpoint's weights lie below ``network.``; what does not is the training's own."""
+    inside = any(key.startswith("network.") for key in found.others)
+    return {
+        key.removeprefix("network."): tensor
+        for key, tensor in found.others.items()
+        if not inside or key.startswith("network.")
+    }
+
+
+def _backbone(found: Checkpoint, rules: Rules) -> InternImageConfig:
+    """As the file's configuration says, or the known variant with these shapes."""
+    if rules.backbone is None:
+        return infer_config(found)
+    said = {name: value for name, value in rules.backbone.items() if name in OFFICIAL_ARGUMENTS}
+    return InternImageConfig.from_official({**said, "num_classes": 0})
+
+
+def _inferred(backbone: InternImageConfig, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> DetectorConfig:
+    """What the shapes say; limits and thresholds, which no weight shows, come from the file's configuration."""
+    from internimage.model.detection import DetectorConfig
+
+    box = "roi_heads.box_heads.0."
+    stages = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("roi_heads.box_heads."))
+    return DetectorConfig(
+        backbone,
+        num_classes=state[box + "cls.weight"].shape[0] - 1,
+        stages=stages,
+        masks=any(key.startswith("roi_heads.mask_heads.") for key in state),
+        fpn_channels=state["fpn.inner_blocks.0.0.weight"].shape[0],
+        head_convs=sum(key.startswith(box + "convs.") and key.endswith("conv.weight") for key in state),
+        head_layers=sum(key.startswith(box + "layers.") and key.endswith("weight") for key in state),
+        head_channels=state[box + "cls.weight"].shape[1],
+        **settings,
+    )

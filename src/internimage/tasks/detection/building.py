@@ -1,0 +1,88 @@
+"""From a recipe's words to a detector, and the weights it starts from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields, replace
+from typing import Any, Literal, get_args
+
+from internimage.model import InternImageConfig, load_checkpoint, read_checkpoint
+from internimage.model.checkpoints.detector_files import described, holds_detector
+from internimage.model.checkpoints.files import Checkpoint
+from internimage.model.checkpoints.hub import locate
+from internimage.model.detection import Detector, DetectorConfig, InternImageDetector
+from internimage.model.weights import default_weights
+from internimage.structures import LabelMap
+from internimage.tasks.resuming import classes_in_words
+
+log = logging.getLogger(__name__)
+Family = Literal["rcnn", "cascade", "deformable_detr", "rt_detr_v2", "d_fine"]
+_TRANSFORMERS = ("deformable_detr", "rt_detr_v2", "d_fine")
+# What a detector for other classes learns anew, by the ends of their names.
+_OF_CLASSES = (".cls.weight", ".cls.bias", ".reg.weight", ".reg.bias", ".logits.weight", ".logits.bias")
+
+
+def build(
+    model: str,
+    family: Family | None,
+    num_classes: int,
+    masks: bool,
+    model_options: dict[str, Any],
+    detector_options: dict[str, Any],
+) -> Detector:
+    """A detector with random weights; see `DetectionTask` for the arguments.
+
+    Raises:
+        ValueError: an unknown model, family or option, or masks of a family that has none.
+    """
+    if family is not None and family not in get_args(Family):
+        raise ValueError(f"family must be one of {', '.join(get_args(Family))}, got {family!r}")
+    known = {each.name for each in fields(InternImageConfig)}
+    if unknown := sorted(set(model_options) - known):
+        raise ValueError(f"unknown model_options {unknown}; known are {sorted(known)}")
+    if family in _TRANSFORMERS:
+        from internimage.model.detection.detr import DetrConfig, InternImageDetr
+
+        if masks:
+            raise ValueError(f"{family} finds boxes alone; set masks to false in the data, or take family rcnn")
+        config = DetrConfig.from_variant(model, num_classes=num_classes, family=family, options=detector_options)
+        return InternImageDetr(replace(config, backbone=replace(config.backbone, **model_options)))
+    cascade = None if family is None else family == "cascade"
+    config = DetectorConfig.from_variant(model, num_classes=num_classes, masks=masks, cascade=cascade)
+    own = {each.name for each in fields(DetectorConfig) if each.init} - {"backbone", "num_classes", "masks", "stages"}
+    if unknown := sorted(set(detector_options) - own):
+        raise ValueError(f"unknown detector_options {unknown}; known are {sorted(own)}")
+    backbone = replace(config.backbone, **model_options)
+    return InternImageDetector(replace(config, backbone=backbone, **detector_options))
+
+
+def load_pretrained(network: Detector, model: str, pretrained: bool | str, labels: LabelMap) -> None:
+    """Put a classifier's backbone, or what fits of a detector, into a new detector.
+
+    Raises:
+        ValueError: weights of another architecture, or of no InternImage.
+    """
+    source = default_weights(model).name if pretrained is True else str(pretrained)
+    found = read_checkpoint(locate(source))
+    if holds_detector(found):
+        _take_detector(network, found, labels)
+        return
+    report = load_checkpoint(network.backbone, found, strict=False)
+    # Where the classifier has no layer scale, the detector's begins at 1, which changes nothing.
+    if lost := [key for key in report.missing if "layer_scale" not in key]:
+        raise ValueError(
+            f"{found.path} lacks the backbone's {', '.join(lost[:3])}; match model_options to its settings"
+        )
+    log.info("backbone from %s: %s", found.path, report)
+
+
+def _take_detector(network: Detector, found: Checkpoint, labels: LabelMap) -> None:
+    card, state = described(found)
+    own = network.state_dict()
+    anew = [] if card.labels == labels else [key for key in own if key.startswith("roi") and key.endswith(_OF_CLASSES)]
+    if wrong := [key for key in own if key not in anew and (key not in state or state[key].shape != own[key].shape)]:
+        some = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+        raise ValueError(f"{found.path} is another detector: {some} differ; match model, family and options to it")
+    network.load_state_dict({key: tensor for key, tensor in state.items() if key not in anew}, strict=False)
+    if anew:
+        log.info("%s was trained for %s: the last layers start anew", found.path, classes_in_words(card.labels))

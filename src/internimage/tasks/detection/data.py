@@ -1,0 +1,175 @@
+"""Pictures with boxes and masks for training and measuring detectors."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from internimage.data.detection.augment import DetectionAugmentation
+from internimage.data.detection.coco import CocoSet, read_coco
+from internimage.data.detection.dataset import Batch, CocoPictures, DetectionDataset, Source, collate
+from internimage.data.detection.files import find_coco
+from internimage.data.scenes import Scenes
+from internimage.structures import Framing, LabelMap
+
+log = logging.getLogger(__name__)
+SCENES = "scenes"
+Split = Literal["train", "val", "test"]
+# Enough for a demonstration and for a smoke test; `limit_train_batches` and its like take fewer.
+_SIDE = 128
+_SCENES: dict[Split, int] = {"train": 1000, "val": 200, "test": 200}
+
+
+class DetectionData(LightningDataModule):
+    """Pictures and an annotation file in COCO's format per split, or the scenes that ship with the package.
+
+    ``root`` holds ``annotations/train.json`` with ``images/train/``, or ``annotations/instances_train2017.json`` with
+    ``train2017/``, or the like for ``val`` and perhaps ``test``; or it is the word ``scenes``. `internimage data coco`
+    converts Pascal VOC and YOLO folders.
+
+    Args:
+        root: the folder, or ``scenes``.
+        files: annotation file and folder of images of each split, such as ``{"train": ["a.json", "images"]}``, for
+            data that lies otherwise; paths relative to ``root``.
+        preprocess: frame and normalisation; by default 800 x 1333 pixels with ImageNet's mean and deviation (scenes are
+            taken as large as they are).
+        frame: shorthand for another ``preprocess.frame``, the shorter and the longer side in pixels.
+        masks: read instance masks too; None reads them where every object has one.
+        augmentation: see `DetectionAugmentation`; used in training only.
+        batch_size: pictures per step and device.
+        num_workers: processes that read pictures; 0 reads in the training process.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        files: dict[str, list[str]] | None = None,
+        preprocess: Framing | None = None,
+        frame: tuple[int, int] | None = None,
+        masks: bool | None = None,
+        augmentation: DetectionAugmentation | None = None,
+        batch_size: int = 2,
+        num_workers: int = 2,
+    ) -> None:
+        super().__init__()
+        base = preprocess or (Framing((_SIDE, _SIDE)) if root == SCENES else Framing())
+        self.root, self.files = root, files or {}
+        self.preprocess = base if frame is None else replace(base, frame=tuple(frame))
+        self.augmentation = augmentation or DetectionAugmentation()
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self._asked_masks = masks
+        self._sets: dict[Split, DetectionDataset] = {}
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+        if wrong := [name for name, pair in self.files.items() if name not in _SCENES or len(pair) != 2]:
+            raise ValueError(f"files needs [annotations, images] for train, val and perhaps test; wrong: {wrong}")
+
+    @cached_property
+    def labels(self) -> LabelMap:
+        """Class names, in the order of the labels."""
+        return self.dataset("train").labels
+
+    @cached_property
+    def masks(self) -> bool:
+        """Whether there are instance masks to learn."""
+        if self.root == SCENES:
+            return self._asked_masks is not False
+        source = self._train.pictures
+        lacking = [each for picture in source for each in picture.instances if each.segmentation is None]
+        if self._asked_masks and lacking:
+            raise ValueError(
+                f"{self._train.path}: {len(lacking)} objects have no mask (the first is annotation {lacking[0].id}); "
+                "set data.init_args.masks to false for boxes alone"
+            )
+        return not lacking if self._asked_masks is None else self._asked_masks
+
+    def dataset(self, split: Split) -> DetectionDataset:
+        """The pictures of one split; those for training are varied. Without test pictures ``test`` is ``val``."""
+        if split not in self._sets:
+            vary = self.augmentation if split == "train" else None
+            self._sets[split] = DetectionDataset(self._source(split), self.preprocess, vary)
+        return self._sets[split]
+
+    def _source(self, split: Split) -> Source:
+        if self.root == SCENES:
+            return Scenes(split, _SCENES[split], size=(_SIDE, _SIDE))
+        if split == "train":
+            return CocoPictures(self._train, with_masks=self.masks)
+        found = self._find(split)
+        if found is None and split == "test":
+            log.warning("%s has no test pictures: the validation pictures stand in for them", self.root)
+            found = self._find("val")
+        if found is None:
+            raise ValueError(f"{self.root} has no {split} split; name its file with data.init_args.files")
+        return CocoPictures(_checked(*found, labels=self._train.labels), with_masks=self.masks)
+
+    @cached_property
+    def _train(self) -> CocoSet:
+        found = self._find("train")
+        if found is None:
+            raise ValueError(
+                f"{self.root} holds no annotations/train.json with images/train in COCO's format; give another folder, "
+                "name the files with data.init_args.files, or convert with `internimage data coco FOLDER OUTPUT`"
+            )
+        return _checked(*found)
+
+    def _find(self, split: Split) -> tuple[Path, Path] | None:
+        root = Path(self.root)
+        if split in self.files:
+            annotations, images = self.files[split]
+            return root / annotations, root / images
+        return find_coco(root, split)
+
+    def setup(self, stage: str) -> None:
+        """Read the annotations of a stage, so that what is wrong with them shows before anything is computed."""
+        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in splits.get(stage, ()):
+            self.dataset(split)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
+        dataset = self.dataset("train")
+        processes = self.trainer.world_size if self.trainer else 1
+        return self._loader(dataset, shuffle=True, drop_last=len(dataset) // processes >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """All validation pictures in order."""
+        return self._loader(self.dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """All test pictures in order (the validation pictures where there are none)."""
+        return self._loader(self.dataset("test"))
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """A batch moves as a whole."""
+        return batch.to(device, non_blocking=True)
+
+    def _loader(self, dataset: DetectionDataset, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _checked(annotations: Path, images: Path, *, labels: LabelMap | None = None) -> CocoSet:
+    """The file, refused in words if training on it makes no sense; what was mended is said once."""
+    found = read_coco(annotations, images, labels=labels)
+    found.check()
+    if mended := found.summary():
+        log.info("%s: %s", annotations, mended)
+    return found

@@ -1,0 +1,184 @@
+"""COCO's average precision of boxes and of masks, and results in COCO's format.
+
+Shape legend: T thresholds of IoU (0.5 to 0.95), R recalls (0 to 1 by 0.01), K classes.
+"""
+
+# faster-coco-eval has no types.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from internimage.data.detection.dataset import CocoPictures, Source
+from internimage.data.detection.rle import encode_masks
+from internimage.model.detection import Detected
+
+Kind = Literal["bbox", "segm"]
+_HALF, _THREE_QUARTERS = 0, 5
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePrecision:
+    """COCO's numbers; NaN where there is nothing to find.
+
+    Args:
+        ap: mean over IoU thresholds 0.5 to 0.95 and over classes, in [0, 1].
+        ap50: at IoU 0.5.
+        ap75: at IoU 0.75.
+        small: ``ap`` of objects below 32 x 32 pixels.
+        medium: from there to 96 x 96.
+        large: above.
+        per_class: (3, K): ``ap``, ``ap50`` and ``ap75`` of each class.
+        curves: (T, R, K), precision at each recall; NaN for a class without objects.
+        objects: (K,), how many objects there are, without crowds.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    small: float
+    medium: float
+    large: float
+    per_class: NDArray[np.float64]
+    curves: NDArray[np.float64]
+    objects: NDArray[np.int64]
+
+    def metrics(self) -> dict[str, float]:
+        """The six numbers by the names under which they are logged."""
+        return {
+            "map": self.ap,
+            "map50": self.ap50,
+            "map75": self.ap75,
+            "map_small": self.small,
+            "map_medium": self.medium,
+            "map_large": self.large,
+        }
+
+
+def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kind: Kind) -> AveragePrecision:
+    """Compare results with the truth as COCO does.
+
+    Args:
+        truth: of the images that count, in COCO's format (``images``, ``annotations``, ``categories``).
+        results: in COCO's result format, with ``bbox`` or ``segmentation``; at most 100 of an image count.
+        kind: boxes or masks.
+
+    >>> truth = {"images": [{"id": 1, "width": 64, "height": 64}], "categories": [{"id": 3, "name": "cat"}]}
+    >>> cat = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    >>> truth["annotations"] = [cat]
+    >>> found = [{"image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.9}]
+    >>> round(average_precision(truth, found, "bbox").ap, 3), average_precision(truth, [], "bbox").ap
+    (1.0, 0.0)
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    # The library writes into what it is given.
+    wanted = COCO(copy.deepcopy(dict(truth)))
+    found = COCO({**truth, "annotations": []}) if not results else wanted.loadRes(copy.deepcopy(list(results)))
+    judge = COCOeval_faster(wanted, found, kind, print_function=lambda *_: None)
+    judge.evaluate()
+    judge.accumulate()
+    precision_TRKAM = np.asarray(judge.eval["precision"], np.float64)
+    precision_TRKAM[precision_TRKAM < 0] = np.nan
+    areas = list(judge.params.areaRngLbl)
+    curves_TRK = precision_TRKAM[..., areas.index("all"), -1]
+    sizes = [_mean(precision_TRKAM[..., areas.index(name), -1]) for name in ("small", "medium", "large")]
+    columns = [curves_TRK, curves_TRK[_HALF], curves_TRK[_THREE_QUARTERS]]
+    per_class = np.array([[_mean(each[..., label]) for label in range(curves_TRK.shape[-1])] for each in columns])
+    ids = [category["id"] for category in sorted(truth["categories"], key=lambda category: category["id"])]
+    counted = [each["category_id"] for each in truth["annotations"] if not each.get("iscrowd", 0)]
+    objects = np.array([counted.count(each) for each in ids], np.int64)
+    ap, ap50, ap75 = (_mean(each) for each in columns)
+    small, medium, large = sizes
+    return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def coco_truth(source: Source, indices: Sequence[int] | None = None) -> dict[str, Any]:
+    """The truth of a set, or of some of its pictures, in COCO's format; masks run-length encoded.
+
+    Pictures and categories keep the ids of their file; those that come from none are numbered from 1.
+    """
+    chosen = range(len(source)) if indices is None else indices
+    ids = category_ids(source)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in chosen:
+        image, objects = _described(source, index)
+        images.append(image)
+        annotations += objects
+    for number, each in enumerate(annotations):
+        each["id"] = number + 1
+    categories = [{"id": each, "name": name} for each, name in zip(ids, source.labels, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def category_ids(source: Source) -> tuple[int, ...]:
+    """The category id of every label; a class that the file does not know gets one that it does not use."""
+    if not isinstance(source, CocoPictures):
+        return tuple(range(1, len(source.labels) + 1))
+    free = itertools.count(max(source.coco.category_ids) + 1)
+    return tuple(each if each >= 0 else next(free) for each in source.coco.category_ids)
+
+
+def image_id(source: Source, index: int) -> int:
+    """The image id of a picture."""
+    return source.coco.pictures[index].id if isinstance(source, CocoPictures) else index + 1
+
+
+def _described(source: Source, index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    ids, number = category_ids(source), image_id(source, index)
+    if isinstance(source, CocoPictures):
+        picture = source.coco.pictures[index]
+        image = {"id": number, "file_name": picture.path.name, "height": picture.size[0], "width": picture.size[1]}
+        rows = [(each.box, each.label, each.area, each.is_crowd, each.segmentation) for each in picture.instances]
+    else:
+        raw = source.read(index)
+        image = {"id": number, "file_name": f"{number}.png", "height": raw.image.height, "width": raw.image.width}
+        masks = [None] * len(raw.labels) if raw.masks is None else encode_masks(raw.masks)
+        sizes = _areas(raw.boxes) if raw.masks is None else raw.masks.sum((1, 2))
+        rows = [
+            (box, label, float(size), False, mask)
+            for box, label, size, mask in zip(raw.boxes, raw.labels, sizes, masks, strict=True)
+        ]
+    objects: list[dict[str, Any]] = []
+    for (x1, y1, x2, y2), label, area, is_crowd, mask in rows:
+        box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
+        common = {"image_id": number, "category_id": ids[int(label)], "bbox": box, "area": area}
+        objects.append(common | {"iscrowd": int(is_crowd)} | ({} if mask is None else {"segmentation": mask}))
+    return image, objects
+
+
+def _areas(boxes_R4: NDArray[np.float32]) -> NDArray[Any]:
+    return (boxes_R4[:, 2] - boxes_R4[:, 0]) * (boxes_R4[:, 3] - boxes_R4[:, 1])
+
+
+def coco_results(found: Detected, number: int, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """What a detector found in one picture in COCO's result format.
+
+    Args:
+        found: the objects.
+        number: the image's id.
+        ids: the category id of each label.
+    """
+    boxes, scores, labels = (each.cpu().numpy() for each in (found.boxes, found.scores, found.labels))
+    masks = [None] * len(labels) if found.masks is None else encode_masks(found.masks.cpu().numpy())
+    results: list[dict[str, Any]] = []
+    for (x1, y1, x2, y2), score, label, mask in zip(boxes, scores, labels, masks, strict=True):
+        box = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
+        result = {"image_id": number, "category_id": ids[int(label)], "bbox": box, "score": float(score)}
+        results.append(result | ({} if mask is None else {"segmentation": mask}))
+    return results

@@ -1,0 +1,214 @@
+"""The page, pictures and results that a detection run leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+from torchvision.ops import box_iou
+
+from internimage.data.detection.dataset import Source
+from internimage.data.detection.rle import decode_masks
+from internimage.structures import Detections
+from internimage.tasks.callbacks import History
+from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
+from internimage.tasks.detection.data import DetectionData, Split
+from internimage.tasks.detection.precision import Kind, category_ids
+from internimage.tasks.detection.task import DetectionTask
+from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, save_pictures, text_of
+from internimage.visualization.curves import curves_figure
+from internimage.visualization.detection import draw_comparison
+from internimage.visualization.page import Picture, RunReport, Table, write_report
+from internimage.visualization.precision_recall import average_precision_table, precision_recall_figure
+
+RESULTS_FILE = "results.json"
+_EXAMPLES, _WORST = 8, 6
+# Objects below this score are not drawn, and count neither as found nor as false.
+_SCORE = 0.5
+_IOU = 0.5
+_WORDS: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
+
+
+class DetectionReport:
+    """Writes ``report.html``, the pictures in it, and ``results.json`` in COCO's format, from the last evaluation.
+
+    Args:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def __call__(self, trainer: Trainer, module: LightningModule, history: History) -> Path:
+        """Write all files; returns the page's path."""
+        task, data = cast(DetectionTask, module), cast(DetectionData, cast(Any, trainer).datamodule)
+        split: Split = "test" if trainer.state.fn == "test" else "val"
+        (self.run / RESULTS_FILE).write_text(json.dumps(task.results()) + "\n", encoding="utf-8")
+        pictures = _pictures(task, data, split, history)
+        save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
+        report = RunReport(
+            title=self.run.resolve().name,
+            task="object detection" + (" with masks" if "segm" in task.precisions else ""),
+            summary=_summary(trainer, task, split, history),
+            settings=_settings(task, data),
+            pictures=list(pictures.values()),
+            tables=_tables(task),
+            commands=commands(self.run, "Find the objects in your own images"),
+            files=_FILES,
+            config_yaml=text_of(self.run / "config.yaml"),
+        )
+        return write_report(self.run / REPORT_FILE, report)
+
+
+_FILES = (
+    (WEIGHTS_FILE, "the weights, with architecture, class names and preprocessing inside"),
+    ("model.json", "the same description, to read"),
+    ("config.yaml", "every setting of this run"),
+    ("metrics.csv", "one row per epoch"),
+    (RESULTS_FILE, "all detections of the last evaluation in COCO's result format"),
+    ("curves.png", "loss, average precision and learning rate"),
+    ("predictions.png", "examples beside the truth"),
+    ("worst.png", "the pictures with the most mistakes"),
+    ("precision_recall.png", "precision over recall"),
+    (f"checkpoints/{BEST}", "the best epoch's complete state"),
+    (f"checkpoints/{LAST}", "the last state, to resume from"),
+)
+
+
+def _pictures(task: DetectionTask, data: DetectionData, split: Split, history: History) -> dict[str, Picture]:
+    words = {"train": "training", "val": "validation", "test": "test"}[split]
+    pictures: dict[str, Picture] = {}
+    if history.rows:
+        caption = "Loss, average precision and learning rate over the epochs."
+        pictures["curves"] = Picture("Training", caption, curves_figure(history.rows))
+    indices = task.evaluated()
+    if not indices:
+        return pictures
+    source = data.dataset(split).source
+    chosen = [indices[int(place)] for place in np.linspace(0, len(indices) - 1, min(_EXAMPLES, len(indices)))]
+    caption = f"{len(chosen)} of {len(indices):,} {words} pictures, evenly spaced; objects of a score from {_SCORE} on."
+    pictures["predictions"] = Picture("Predictions", caption, _sheet(task, source, chosen))
+    if worst := _worst(task, source, indices):
+        caption = f"Of all {words} pictures, those with the most objects missed or seen where there are none."
+        pictures["worst"] = Picture("Worst cases", caption, _sheet(task, source, worst))
+    if any(np.isfinite(each.curves).any() for each in task.precisions.values()):
+        curves = {_WORDS[kind]: each.curves for kind, each in task.precisions.items()}
+        caption = "Of what is found, how much is right, over how much of what there is is found."
+        figure = precision_recall_figure(curves, task.labels)
+        pictures["precision_recall"] = Picture("Precision and recall", caption, figure)
+    return pictures
+
+
+def _summary(trainer: Trainer, task: DetectionTask, split: Split, history: History) -> dict[str, str]:
+    words = {"val": "Validation", "test": "Test", "train": "Training"}[split]
+    tiles: dict[str, str] = {}
+    for kind, precision in task.precisions.items():
+        for name, value in (("AP50", precision.ap50), ("AP", precision.ap)):
+            if np.isfinite(value):
+                tiles[f"{words} {_WORDS[kind]} {name}"] = f"{100 * value:.1f}%"
+    best = [row["val/map"] for row in history.rows if "val/map" in row]
+    if trainer.state.fn == "fit" and best and max(best) > best[-1]:
+        tiles["Box AP, best epoch (saved)"] = f"{100 * max(best):.1f}%"
+    tiles[f"{words} pictures"] = f"{len(task.evaluated()):,}"
+    return tiles | common_tiles(task.network, history)
+
+
+def _settings(task: DetectionTask, data: DetectionData) -> dict[str, str]:
+    config, optimizer, (short, long) = task.network.config.backbone, task.optimizer_settings, data.preprocess.frame
+    return {
+        "Data": data.root,
+        "Classes": ", ".join(task.labels.names[:12]) + (" ..." if len(task.labels) > 12 else ""),
+        "Input": f"shorter side {short}, longer side up to {long} pixels",
+        "Backbone": f"{config.channels} channels, depths {config.depths}, groups {config.groups}",
+        "Batch": f"{data.batch_size} pictures",
+        "Optimizer": f"AdamW, lr {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}",
+        "Software": f"PyTorch {torch.__version__}",
+    }
+
+
+def _tables(task: DetectionTask) -> list[Table]:
+    if not any(each.objects.sum() for each in task.precisions.values()):
+        return []
+    curves = {_WORDS[kind]: each.curves for kind, each in task.precisions.items()}
+    sizes = [
+        (_WORDS[kind], *(_percent(value) for value in each.metrics().values()))
+        for kind, each in task.precisions.items()
+    ]
+    header = ("", "AP", "AP50", "AP75", "small", "medium", "large")
+    caption = (
+        "COCO's numbers: mean over IoU 0.5 to 0.95, at 0.5, at 0.75; objects below 32 x 32 pixels, to 96 x 96, above."
+    )
+    return [
+        Table("Average precision", caption, header, sizes),
+        average_precision_table(curves, task.labels, task.precisions["bbox"].objects),
+    ]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%" if np.isfinite(value) else "—"
+
+
+def _sheet(task: DetectionTask, source: Source, indices: Sequence[int]) -> Image.Image:
+    images, truths = zip(*(_truth(source, index) for index in indices), strict=True)
+    found = [_found(task, source, index, truth) for index, truth in zip(indices, truths, strict=True)]
+    captions = [_in_words(*compare(each, truth)) for each, truth in zip(found, truths, strict=True)]
+    return draw_comparison(images, found, truths, captions=captions, columns=1 if len(images) == 1 else 2)
+
+
+def _in_words(hits: int, false: int, missed: int) -> str:
+    return f"{hits} of {hits + missed} found" + (f", {false} false" if false else "")
+
+
+def _worst(task: DetectionTask, source: Source, indices: Sequence[int]) -> list[int]:
+    """The pictures with the lowest F1 score at IoU 0.5; none where all is right."""
+    scored: list[tuple[float, int]] = []
+    for index in indices:
+        _, truth = _truth(source, index, with_masks=False)
+        hits, false, missed = compare(_found(task, source, index, truth, with_masks=False), truth)
+        if false + missed:
+            scored.append((2 * hits / (2 * hits + false + missed), index))
+    return [index for _, index in sorted(scored)[:_WORST]]
+
+
+def compare(found: Detections, truth: Detections) -> tuple[int, int, int]:
+    """How many objects are found, how many seen where there are none, and how many missed; best scores choose first."""
+    iou_RT = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(truth.boxes)).numpy()
+    iou_RT[found.labels[:, None] != truth.labels[None]] = 0
+    hits = 0
+    for row in np.argsort(-found.scores, kind="stable"):
+        if iou_RT.shape[1] and iou_RT[row].max() >= _IOU:
+            iou_RT[:, int(iou_RT[row].argmax())] = 0
+            hits += 1
+    return hits, len(found) - hits, len(truth) - hits
+
+
+def _truth(source: Source, index: int, *, with_masks: bool = True) -> tuple[Image.Image, Detections]:
+    raw = source.read(index)
+    size, masks = (raw.image.height, raw.image.width), raw.masks if with_masks else None
+    return raw.image, Detections(raw.boxes, np.ones(len(raw.labels)), raw.labels, source.labels, size, masks)
+
+
+def _found(
+    task: DetectionTask, source: Source, index: int, truth: Detections, *, with_masks: bool = True
+) -> Detections:
+    rows = [row for row in task.results_of(index) if row["score"] >= _SCORE]
+    return detections_of(rows, source, truth.size, with_masks=with_masks)
+
+
+def detections_of(
+    rows: Sequence[Mapping[str, Any]], source: Source, size: tuple[int, int], *, with_masks: bool = True
+) -> Detections:
+    """Results in COCO's format as a structure."""
+    label_of = {number: label for label, number in enumerate(category_ids(source))}
+    boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    has_masks = with_masks and bool(rows) and "segmentation" in rows[0]
+    masks = decode_masks([row["segmentation"] for row in rows]) if has_masks else None
+    labels = np.array([label_of[row["category_id"]] for row in rows], np.int64)
+    return Detections(boxes, np.array([row["score"] for row in rows]), labels, source.labels, size, masks)

@@ -1,0 +1,173 @@
+"""Training a detector of boxes, or of boxes and masks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from internimage.data.detection.dataset import Batch, DetectionDataset
+from internimage.model import Card
+from internimage.model.checkpoints.detector_files import detector_card
+from internimage.model.detection import Detected, Detector, Objects
+from internimage.structures import Framing, LabelMap
+from internimage.tasks.base import BaseTask, OptimizerSettings
+from internimage.tasks.detection.building import Family, build, load_pretrained
+from internimage.tasks.detection.precision import (
+    AveragePrecision,
+    Kind,
+    average_precision,
+    category_ids,
+    coco_results,
+    coco_truth,
+    image_id,
+)
+
+log = logging.getLogger(__name__)
+Split = Literal["val", "test"]
+_PREFIXES: dict[Kind, str] = {"bbox": "", "segm": "mask_"}
+
+
+class DetectionTask(BaseTask):
+    """A detector on InternImage, its losses, and COCO's average precision.
+
+    Args:
+        labels: class names.
+        preprocess: how pictures become inputs; travels with the weights.
+        masks: also instance masks; needs data that has them.
+        model: a name from ``internimage models``.
+        family: ``rcnn`` (Mask R-CNN), ``cascade`` (Cascade Mask R-CNN), or boxes by a transformer: ``deformable_detr``,
+            ``rt_detr_v2``, ``d_fine``. None takes what was released: cascades for L and XL, Mask R-CNN for the others.
+        pretrained: True for the model's released classification weights; or a file, weight name or hub id of a
+            classifier, of which the backbone is taken, or of a detector, of which all that fits is.
+        model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
+        detector_options: further settings of `DetectorConfig`, or of transformers' configuration.
+        optimizer: see `OptimizerSettings`.
+    """
+
+    monitor: ClassVar[str] = "val/map"
+    is_dense: ClassVar[bool] = True
+    network: Detector
+
+    def __init__(
+        self,
+        labels: LabelMap | None = None,
+        preprocess: Framing | None = None,
+        masks: bool = True,
+        model: str = "internimage_t",
+        family: Family | None = None,
+        pretrained: bool | str = False,
+        model_options: dict[str, Any] | None = None,
+        detector_options: dict[str, Any] | None = None,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        # Optional only for the command line, which fills both in from the data after reading the configuration.
+        if labels is None or preprocess is None:
+            raise ValueError("DetectionTask needs labels and preprocess; take them from its DetectionData")
+        network = build(model, family, len(labels), masks, model_options or {}, detector_options or {})
+        super().__init__(optimizer or OptimizerSettings(), network.config.backbone.depths)
+        self.network, self.labels, self.preprocess = network, labels, preprocess
+        if pretrained:
+            load_pretrained(network, model, pretrained, labels)
+        # Of the last evaluation: results in COCO's format by picture, and what they are worth.
+        self._results: dict[int, list[dict[str, Any]]] = {}
+        self.precisions: dict[Kind, AveragePrecision] = {}
+
+    def card(self) -> Card:
+        """What the weight file says of itself."""
+        return detector_card(self.network.config, self.labels, self.preprocess)
+
+    def forward(self, batch: Batch) -> list[Detected]:
+        """What is in each picture."""
+        return self.network(batch.images, batch.placements)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the detector's losses."""
+        losses = self.network.losses(batch.images, objects_of(batch), batch.placements)
+        total = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=len(batch))
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Detect in the validation pictures."""
+        self._detect(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Detect in the test pictures."""
+        self._detect(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew."""
+        self._results.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin anew."""
+        self._results.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        """Average precision over all validation pictures; a trial run before training measures nothing."""
+        if self.trainer.sanity_checking:
+            self._results.clear()
+        else:
+            self._judge("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Average precision over all test pictures."""
+        self._judge("test")
+
+    def results(self) -> list[dict[str, Any]]:
+        """Of the last evaluation, in COCO's result format; of all processes."""
+        return [each for index in sorted(self._results) for each in self._results[index]]
+
+    def results_of(self, index: int) -> list[dict[str, Any]]:
+        """Of one picture of the last evaluation."""
+        return self._results.get(index, [])
+
+    def evaluated(self) -> list[int]:
+        """The pictures of the last evaluation, by their indices in the set."""
+        return sorted(self._results)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Detected]:
+        """What is in each picture."""
+        return self(batch)
+
+    def _detect(self, batch: Batch, split: Split) -> None:
+        source = self._dataset(split).source
+        for found, index in zip(self(batch), batch.indices, strict=True):
+            self._results[index] = coco_results(found, image_id(source, index), category_ids(source))
+
+    def _judge(self, split: Split) -> None:
+        self._gather()
+        truth, results = coco_truth(self._dataset(split).source, self.evaluated()), self.results()
+        has_masks = getattr(self.network.config, "masks", False) and all(
+            "segmentation" in each for each in truth["annotations"]
+        )
+        kinds: list[Kind] = ["bbox", "segm"] if has_masks else ["bbox"]
+        self.precisions = {kind: average_precision(truth, results, kind) for kind in kinds}
+        for kind, precision in self.precisions.items():
+            for name, value in precision.metrics().items():
+                # Nothing to find in a set, or none of a size: then there is no number.
+                if value == value:
+                    shown = name in ("map", "map50")
+                    self.log(f"{split}/{_PREFIXES[kind]}{name}", value, prog_bar=shown, rank_zero_only=True)
+
+    def _gather(self) -> None:
+        """Every process gets the results of all; a picture that padding gave to two counts once."""
+        if self.trainer.world_size == 1:
+            return
+        everyone: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, self._results)
+        self._results = {index: rows for each in everyone for index, rows in each.items()}
+
+    def _dataset(self, split: Split) -> DetectionDataset:
+        return cast(Any, self.trainer).datamodule.dataset(split)
+
+
+def objects_of(batch: Batch) -> list[Objects]:
+    """The truth as the losses take it."""
+    masks = batch.masks or [None] * len(batch)
+    return [Objects(*each) for each in zip(batch.boxes, batch.labels, masks, strict=True)]
