@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from internimage.inference import Classifier
+    from internimage.inference.detection import Detector
     from internimage.model import (
         DCNv3,
         InternImage,
@@ -30,6 +31,7 @@ _HOME = {
     "Classifier": "internimage.inference",
     "DCNv3": "internimage.model",
     "Detections": "internimage.structures",
+    "Detector": "internimage.inference.detection",
     "Framing": "internimage.structures",
     "InternImage": "internimage.model",
     "InternImageClassifier": "internimage.model",
@@ -48,6 +50,7 @@ __all__ = [
     "Classifier",
     "DCNv3",
     "Detections",
+    "Detector",
     "Framing",
     "InternImage",
     "InternImageClassifier",

@@ -8,16 +8,17 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from conftest import SHARED
 from internimage.structures import Detections, LabelMap
 from internimage.visualization.detection import draw_comparison, draw_detections, draw_sheet
 from internimage.visualization.style import CLASS_COLOURS, GROUND, PAPER
 
+BCCD = Path(__file__).resolve().parents[3] / "shared" / "data" / "bccd" / "bccd.zip"
 LABELS = LabelMap(("RBC", "WBC", "Platelets"))
 BOXES = np.array([[20, 30, 80, 90], [100, 20, 180, 100], [60, 70, 120, 110]], np.float32)
 
@@ -195,10 +196,9 @@ def test_drawing_needs_neither_matplotlib_nor_the_page():
 
 @pytest.mark.shared
 def test_real_cells_are_boxed_where_they_are():
-    path = SHARED / "data/bccd/bccd.zip"
-    if not path.is_file():
+    if not BCCD.is_file():
         pytest.skip("the blood cells are not here")
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(BCCD) as archive:
         told = json.loads(archive.read("annotations/val.json"))
         entry = told["images"][0]
         with Image.open(io.BytesIO(archive.read(f"images/val/{entry['file_name']}"))) as opened:

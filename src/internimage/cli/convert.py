@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from safetensors.torch import save_file
 
+from internimage.data.class_names import coco_labels
 from internimage.model import (
     Card,
+    Checkpoint,
     InternImageClassifier,
     infer_config,
     load_checkpoint,
@@ -21,6 +23,8 @@ from internimage.model import (
     save_checkpoint,
 )
 from internimage.model.checkpoints.convert import to_huggingface, to_official
+from internimage.model.checkpoints.detector_files import holds_detector, load_detector, save_detector
+from internimage.model.checkpoints.detectors import to_mmdetection
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES
 from internimage.structures import LabelMap
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     options = parser.parse_args(list(arguments))
     found = read_checkpoint(locate(options.source), ema=options.ema)
+    if holds_detector(found):
+        return _convert_detector(found, options)
     config = infer_config(found)
     if options.in1k_head and config.num_classes != IN22K_CLASSES:
         raise ValueError(
@@ -62,19 +68,44 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _convert_detector(found: Checkpoint, options: Namespace) -> int:
+    """Between ours and mmdetection's names; what neither weights nor card say comes from the file's configuration."""
+    if options.in1k_head:
+        raise ValueError(f"--in1k_head is for classifiers, and {found.path} is a detector; leave it out")
+    detector, output = load_detector(found), Path(options.output)
+    labels, classes = detector.labels, detector.model.config.num_classes
+    labels = (labels or coco_labels(classes)) if options.labels is None else _labels(Path(options.labels), classes)
+    if options.format == "ours":
+        save_detector(detector.model, output, labels=labels, framing=detector.framing, overwrite=options.overwrite)
+    elif options.format == "official":
+        _check_official(output, options.overwrite)
+        names = {} if labels is None else {"CLASSES": tuple(labels)}
+        torch.save({"state_dict": to_mmdetection(detector.model.state_dict()), "meta": names}, output)
+    else:
+        raise ValueError("a Mask or Cascade R-CNN has no Hugging Face form; choose --format ours or official")
+    print(f"{found.path} ({found.origin}): a detector of {classes} classes\nwritten: {output}")
+    return 0
+
+
+def _check_official(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists; choose another name or pass --overwrite")
+    if output.suffix != ".pth":
+        raise ValueError(f"official files end in .pth, got {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+
 def write(model: InternImageClassifier, card: Card, output: Path, form: Format, overwrite: bool) -> Path:
     """Write ``model`` in the chosen form; refuses to replace files unless ``overwrite``."""
     if form == "ours":
         return save_checkpoint(model, output, labels=card.labels, preprocess=card.preprocess, overwrite=overwrite)
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists; choose another name or pass --overwrite")
     official = card.config.to_official()
     if form == "official":
-        if output.suffix != ".pth":
-            raise ValueError(f"official files end in .pth, got {output}")
-        output.parent.mkdir(parents=True, exist_ok=True)
+        _check_official(output, overwrite)
         torch.save({"model": to_official(model.state_dict())}, output)
         return output
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists; choose another name or pass --overwrite")
     output.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.contiguous() for key, tensor in to_huggingface(model.state_dict()).items()}
     save_file(state, output / "model.safetensors", metadata={"format": "pt"})

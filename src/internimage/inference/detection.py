@@ -20,6 +20,9 @@ from internimage.model import Checkpoint
 from internimage.model.checkpoints.detector_files import load_detector
 from internimage.structures import Detections, Framing, LabelMap
 
+_PARTS = ("boxes", "scores", "labels")
+_OTHERS = "its training diverged or the file is damaged: use other weights"
+
 
 class Detector:
     """A trained detector, called with images.
@@ -45,7 +48,8 @@ class Detector:
 
     Raises:
         ImportError: torchvision is missing.
-        ValueError: no detector's weights, a value outside its range, or ``nms`` for a detector that has none.
+        ValueError: no detector's weights, weights that are no numbers, a value outside its range, or ``nms`` for a
+            detector that has none.
     """
 
     def __init__(
@@ -64,7 +68,10 @@ class Detector:
         asked = {"score_threshold": score, "nms_threshold": nms, "detections": limit}
         self.device = pick_device(device)
         loaded = load_detector(source, ema=ema, limits={name: each for name, each in asked.items() if each is not None})
-        self.model, self.framing = loaded.model.to(self.device), loaded.framing
+        self.model, self.framing, self._path = loaded.model.to(self.device), loaded.framing, loaded.path
+        # No score of such weights is above any threshold: every image would seem to be empty.
+        if not torch.stack([each.isfinite().all() for each in self.model.state_dict().values()]).all():
+            raise ValueError(f"{self._path} holds weights that are not finite; {_OTHERS}")
         classes = loaded.model.config.num_classes
         self.labels = loaded.labels or coco_labels(classes) or LabelMap.numbered(classes)
         self.has_masks = bool(getattr(loaded.model.config, "masks", False))
@@ -133,10 +140,7 @@ class Detector:
         for image, found in zip(images, self.model(batch_NCHW, [place for _, place in prepared]), strict=True):
             boxes, scores, labels = (each.float().cpu().numpy() for each in (found.boxes, found.scores, found.labels))
             if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
-                raise ValueError(
-                    "the detector gives boxes or scores that are not finite; its training diverged or the file is "
-                    "damaged: use other weights"
-                )
+                raise ValueError(f"{self._path} gives boxes or scores that are not finite; {_OTHERS}")
             masks = None if found.masks is None else found.masks.cpu().numpy()
             if mirrored:
                 boxes = np.stack((image.width - boxes[:, 2], boxes[:, 1], image.width - boxes[:, 0], boxes[:, 3]), 1)
@@ -166,9 +170,6 @@ def _together(views: Sequence[Detections], nms: float, limit: int) -> Detections
     box, score, label = (torch.from_numpy(each) for each in (every.boxes, every.scores, every.labels))
     kept = batched_nms(box, score, label, nms)
     return every.take(kept[:limit].numpy())
-
-
-_PARTS = ("boxes", "scores", "labels")
 
 
 def _check(score: float | None, nms: float | None, limit: int | None, sides: Sequence[int]) -> None:

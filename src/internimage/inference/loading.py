@@ -9,6 +9,7 @@ import torch
 
 from internimage.data.class_names import imagenet_labels
 from internimage.model import WEIGHTS, Card, InternImageClassifier, infer_config, load_checkpoint, read_checkpoint
+from internimage.model.checkpoints.detector_files import holds_detector
 from internimage.model.checkpoints.hub import locate
 from internimage.structures import LabelMap, Preprocess
 
@@ -28,6 +29,10 @@ def load_classifier(source: str | Path, *, ema: bool | None = None) -> tuple[Int
         ValueError: no classifier's weights, no known architecture, or a description that contradicts the weights.
     """
     found = read_checkpoint(locate(source), ema=ema)
+    if holds_detector(found):
+        raise ValueError(
+            f"{found.path} is a detector: it finds objects and names no whole image; load it as a Detector"
+        )
     config = infer_config(found)
     # A backbone's description may still speak of the classes it was configured for.
     if not config.num_classes or "head.fc.weight" not in found.state:

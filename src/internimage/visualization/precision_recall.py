@@ -182,7 +182,7 @@ def _draw_means(axes: Axes, precision_TRK: NDArray[np.float64], thresholds: Sequ
         lines.append((f"IoU {min(thresholds):g} to {max(thresholds):g}", mean_TR.mean(axis=0)))
     recall = np.linspace(0, 1, mean_TR.shape[1])
     # Where curves coincide, the wider one shows on both sides.
-    for (name, precision_R), colour, width in zip(lines, (BLUE, AMBER, INK), (3.2, 1.8, 1.8), strict=False):
+    for (name, precision_R), colour, width in zip(lines, (BLUE, AMBER, INK), (2.8, 1.8, 1.8), strict=False):
         axes.plot(recall, precision_R, color=colour, linewidth=width, label=_entry(precision_R, name))
     _add_legend(axes, beside=False)
 

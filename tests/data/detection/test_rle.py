@@ -49,6 +49,8 @@ def test_masks_by_hand():
         [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]],
     ]
     assert masks_of((3, 4)).shape == (0, 3, 4)
+    assert segmentation_box(runs) == (0, 0, 2, 3)
+    assert segmentation_box(polygons) == (0, 0, 3, 3)
 
 
 def test_encoding_and_decoding_agree_with_the_judge():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from internimage.data.detection.rle import encode_masks
 from internimage.tasks.detection.precision import average_precision
 
 Box = tuple[float, float, float, float]
@@ -23,7 +24,11 @@ def scene(*pictures: list[tuple[int, Box]], crowd: bool = False) -> dict[str, An
         for row, (number, category, box) in enumerate(objects, 1)
     ]
     images = [{"id": number, "width": 200, "height": 200} for number in range(1, len(pictures) + 1)]
-    return {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]}
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}],
+    }
 
 
 def polygon(box: Box) -> list[list[float]]:
@@ -90,10 +95,40 @@ def test_masks_by_hand() -> None:
     """A mask of the left half of its object: IoU 1/2 at the lowest threshold alone."""
     truth = scene([(3, MEDIUM)])
     result = found((1, 3, MEDIUM, 0.9))
-    result[0]["segmentation"] = polygon((50.0, 10.0, 25.0, 50.0))
+    result[0]["segmentation"] = _filled((50.0, 10.0, 25.0, 50.0))
     masks, boxes = (average_precision(truth, result, kind) for kind in ("segm", "bbox"))
     assert (masks.ap, masks.ap50) == pytest.approx((0.1, 1.0))
     assert boxes.ap == pytest.approx(1.0)
+
+
+def test_a_mask_is_as_large_as_its_pixels() -> None:
+    """A diagonal line in a box of medium size: small."""
+    line = np.eye(200, dtype=bool)[None]
+    line[0, 60:] = False
+    (code,) = encode_masks(line)
+    truth = scene([(3, (0.0, 0.0, 60.0, 60.0))])
+    truth["annotations"][0] |= {"segmentation": code, "area": 60}
+    (result,) = found((1, 3, (0.0, 0.0, 60.0, 60.0), 0.9))
+    precision = average_precision(truth, [result | {"segmentation": code}], "segm")
+    assert precision.small == pytest.approx(1.0)
+    assert math.isnan(precision.medium)
+
+
+def test_classes_keep_the_order_of_the_truth() -> None:
+    """Labels are those of the training set, whose order need not be that of the validation set's ids."""
+    truth = scene([(3, SMALL), (7, MEDIUM)], [(3, LARGE)])
+    truth["categories"].reverse()
+    precision = average_precision(truth, found((1, 7, MEDIUM, 0.8)), "bbox")
+    assert precision.objects.tolist() == [1, 2]
+    np.testing.assert_allclose(precision.per_class, [[1, 0]] * 3)
+    np.testing.assert_allclose(precision.curves[..., 0], 1)
+
+
+def test_what_it_is_given_stays_as_it_is() -> None:
+    truth, results = scene([(3, SMALL), (7, MEDIUM)]), found((1, 7, MEDIUM, 0.8))
+    before = copy.deepcopy((truth, results))
+    average_precision(truth, results, "bbox")
+    assert (truth, results) == before
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -107,7 +142,9 @@ def test_agrees_with_pycocotools(kind: str) -> None:
     wanted = COCO()
     wanted.dataset = copy.deepcopy(truth)
     wanted.createIndex()
-    judge = COCOeval(wanted, wanted.loadRes(copy.deepcopy(results)), kind)
+    # Beside a box, pycocotools takes its area for the mask's; mmdetection and Detectron2 leave it out.
+    rows = [{key: each[key] for key in each if kind == "bbox" or key != "bbox"} for each in copy.deepcopy(results)]
+    judge = COCOeval(wanted, wanted.loadRes(rows), kind)
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
@@ -141,8 +178,6 @@ def _random_set(random: np.random.Generator) -> tuple[dict[str, Any], list[dict[
 
 def _filled(box: Box) -> dict[str, Any]:
     """A run-length encoded rectangle."""
-    from internimage.data.detection.rle import encode_masks
-
     mask = np.zeros((1, 200, 200), bool)
     x1, y1, x2, y2 = (max(int(each), 0) for each in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
     mask[0, y1:y2, x1:x2] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ class Finding:
 
     Args:
         kind: what it is, in one of a few fixed short phrases.
-        where: file and id, such as ``train.json: annotation 17 (image 3, a.jpg)``.
+        where: file and id, such as ``train.json: annotation 17 (image 3, a.jpg)``; empty where ``text`` says it.
         text: what is wrong, and what was done or is to do.
         is_fixed: True where it was mended and counted; False where training on the file is refused.
         count: how many entries it stands for; ``where`` names the first.
@@ -37,7 +37,7 @@ class Finding:
 
     def __str__(self) -> str:
         more = f" (and {self.count - 1:,} more)" if self.count > 1 else ""
-        return f"{self.where}: {self.text}{more}"
+        return f"{self.where}: {self.text}{more}" if self.where else f"{self.text}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,17 @@ class AnnotationReader:
         entries: the file's pictures by id.
         label_of: class index of each category id, -1 for a category that was refused.
         findings: takes what is wrong.
+        places: of each annotation, where its own file has it, for annotations converted from another format.
     """
 
-    def __init__(self, entries: Mapping[int, Entry], label_of: Mapping[int, int], findings: Findings) -> None:
-        self.entries, self.label_of, self.findings = entries, label_of, findings
+    def __init__(
+        self,
+        entries: Mapping[int, Entry],
+        label_of: Mapping[int, int],
+        findings: Findings,
+        places: Sequence[str] = (),
+    ) -> None:
+        self.entries, self.label_of, self.findings, self.places = entries, label_of, findings, places
         self._seen: dict[int, Any] = {}
         self._alike: dict[Any, Any] = {}
 
@@ -138,6 +145,8 @@ class AnnotationReader:
             return None
 
     def _where(self, raw: Any, index: int) -> str:
+        if self.places:
+            return self.places[index]
         number, image_id = (raw.get("id"), raw.get("image_id")) if isinstance(raw, dict) else (None, None)
         where = f"annotation {number}" if type(number) is int else f"annotations[{index}]"
         if type(image_id) is not int:

@@ -6,7 +6,7 @@ import gc
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +17,35 @@ from internimage.data.detection.files import Listing, find_coco, picture_size
 from internimage.data.images import ImageReadError, read_image
 from internimage.structures import LabelMap
 
-__all__ = ["CocoSet", "Finding", "Instance", "Picture", "deep_check", "find_coco", "read_coco"]
+__all__ = [
+    "MENDED",
+    "UNLISTED",
+    "CocoSet",
+    "Finding",
+    "Instance",
+    "Picture",
+    "deep_check",
+    "find_coco",
+    "read_coco",
+    "read_content",
+]
 
-# What was mended, in the words of one line of log.
-_MENDED = {
+UNLISTED = "image without annotations file entry"
+"""The kind of finding that says which pictures lie there and are not listed."""
+
+MENDED = {
     "annotation of no image": "annotations of no listed image left out",
     "box a hair outside": "boxes clipped by no more than a pixel",
     "box from segmentation": "boxes taken from segmentations",
     "box outside": "boxes clipped to their pictures",
     "box without area": "boxes without area left out",
     "broken polygon left out": "objects with a broken polygon beside good ones",
-    "image without annotations file entry": "images in the folders that the file does not list",
+    UNLISTED: "images in the folders that the file does not list",
     "image without size": "image sizes read from the files",
     "iscrowd missing": "annotations without iscrowd taken as no crowds",
     "same object twice": "repeated annotations left out",
 }
+"""What was mended, by kind of finding, in the words of one line of log."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,7 @@ class CocoSet:
         category_ids: the file's category id of each class; -1 for a class that only the training set has.
         pictures: in the file's order, without what was refused.
         findings: what is wrong in the file, mended or not.
+        unlisted: the images in the folders of the listed ones that the file does not list, sorted.
     """
 
     path: Path
@@ -68,6 +83,7 @@ class CocoSet:
     category_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     findings: tuple[Finding, ...] = ()
+    unlisted: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Raise ``ValueError`` if something must be mended by hand: how many, the first three, and how to see all."""
@@ -89,7 +105,7 @@ class CocoSet:
         for finding in self.findings:
             if finding.is_fixed:
                 counts[finding.kind] += finding.count
-        return ", ".join(f"{_MENDED.get(kind, kind)}: {count:,}" for kind, count in counts.items())
+        return ", ".join(f"{MENDED.get(kind, kind)}: {count:,}" for kind, count in counts.items())
 
 
 def read_coco(annotations: Path | str, images: Path | str, *, labels: LabelMap | None = None) -> CocoSet:
@@ -112,7 +128,45 @@ def read_coco(annotations: Path | str, images: Path | str, *, labels: LabelMap |
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder} with the images of {path}")
     with _collector_paused():
-        return _read(path, folder, labels)
+        return read_content(_load(path), path, folder, labels=labels)
+
+
+def read_content(
+    data: Mapping[str, Any], path: Path, folder: Path, *, labels: LabelMap | None = None, places: Sequence[str] = ()
+) -> CocoSet:
+    """What `read_coco` makes of a file's content, for annotations converted from another format.
+
+    Args:
+        data: lists of ``images``, ``annotations`` and ``categories``.
+        path: what the annotations are of; its name is in every finding.
+        folder: as for `read_coco`.
+        labels: as for `read_coco`.
+        places: of each annotation, where its own file has it, such as ``a.xml: object 2``; by default its id and image.
+
+    Raises:
+        ValueError: no classes.
+    """
+    findings = Findings(path.name)
+    named = _categories(data["categories"], findings)
+    if not named:
+        raise ValueError(f"{path} has no categories; list at least one, such as {{'id': 1, 'name': 'cat'}}")
+    if labels is None:
+        labels = LabelMap(tuple(dict.fromkeys(named.values())))
+    label_of = _label_indices(named, labels, findings)
+    entries, unlisted = _entries(data["images"], folder, findings)
+    reader = AnnotationReader(entries, label_of, findings, places)
+    instances: dict[int, list[Instance]] = {number: [] for number in entries}
+    for index, raw in enumerate(data["annotations"]):
+        if (found := reader.read(raw, index)) is not None:
+            instances[found[0]].append(found[1])
+    pictures = tuple(
+        Picture(number, folder / entry.name, entry.size, tuple(instances[number]))
+        for number, entry in entries.items()
+        if entry.size is not None
+    )
+    category_of = {label: category_id for category_id, label in reversed(label_of.items())}
+    category_ids = tuple(category_of.get(label, -1) for label in range(len(labels)))
+    return CocoSet(path, labels, category_ids, pictures, findings.all(), tuple(folder / name for name in unlisted))
 
 
 def deep_check(found: CocoSet) -> list[Finding]:
@@ -132,31 +186,6 @@ def deep_check(found: CocoSet) -> list[Finding]:
         if size != picture.size:
             findings.refuse("image of another size", where, _size_difference(picture, size))
     return list(findings.all())
-
-
-def _read(path: Path, folder: Path, labels: LabelMap | None) -> CocoSet:
-    data = _load(path)
-    findings = Findings(path.name)
-    named = _categories(data["categories"], findings)
-    if not named:
-        raise ValueError(f"{path} has no categories; list at least one, such as {{'id': 1, 'name': 'cat'}}")
-    if labels is None:
-        labels = LabelMap(tuple(dict.fromkeys(named.values())))
-    label_of = _label_indices(named, labels, findings)
-    entries = _entries(data["images"], folder, findings)
-    reader = AnnotationReader(entries, label_of, findings)
-    instances: dict[int, list[Instance]] = {number: [] for number in entries}
-    for index, raw in enumerate(data["annotations"]):
-        if (found := reader.read(raw, index)) is not None:
-            instances[found[0]].append(found[1])
-    pictures = tuple(
-        Picture(number, folder / entry.name, entry.size, tuple(instances[number]))
-        for number, entry in entries.items()
-        if entry.size is not None
-    )
-    category_of = {label: category_id for category_id, label in reversed(label_of.items())}
-    category_ids = tuple(category_of.get(label, -1) for label in range(len(labels)))
-    return CocoSet(path, labels, category_ids, pictures, findings.all())
 
 
 def _size_difference(picture: Picture, size: tuple[int, int]) -> str:
@@ -229,8 +258,8 @@ def _label_indices(named: dict[int, str], labels: LabelMap, findings: Findings) 
     return {number: indices.get(name, -1) for number, name in named.items()}
 
 
-def _entries(raw: list[Any], folder: Path, findings: Findings) -> dict[int, Entry]:
-    """The file's pictures by id, in its order."""
+def _entries(raw: list[Any], folder: Path, findings: Findings) -> tuple[dict[int, Entry], list[str]]:
+    """The file's pictures by id, in its order; and the names of those beside them that it does not list."""
     entries: dict[int, Entry] = {}
     held = Listing(folder)
     owners: dict[str, int] = {}
@@ -258,8 +287,8 @@ def _entries(raw: list[Any], folder: Path, findings: Findings) -> dict[int, Entr
         entries[number] = Entry(name, size)
     if unlisted := held.others(owners):
         text = "the file does not list this image; it is not used"
-        findings.fold("image without annotations file entry", unlisted[0], text, len(unlisted))
-    return entries
+        findings.fold(UNLISTED, unlisted[0], text, len(unlisted))
+    return entries, unlisted
 
 
 def _size(raw: dict[str, Any], path: Path, where: str, findings: Findings) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -95,7 +96,7 @@ class Listing:
         """Whether there is a file ``name``, with slashes between its folders."""
         parent, _, base = name.rpartition("/")
         if parent not in self._names:
-            self._names[parent] = {path.name for path in _listed(self.root / parent)}
+            self._names[parent] = _file_names(self.root / parent)
         # A file system may not care for capitals.
         return base in self._names[parent] or _is_file(self.root / name)
 
@@ -149,6 +150,14 @@ def _listed(folder: Path) -> Iterator[Path]:
     # No such folder, or one that no file system can have.
     except (OSError, ValueError):
         return
+
+
+def _file_names(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as listed:
+            return {entry.name for entry in listed if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
 
 
 def _is_file(path: Path) -> bool:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _KIND, _FRAMING = "kind", "framing"
 _RCNN, _DETR = "rcnn", "detr"
+_BOX, _LATERAL = "roi_heads.box_heads.0.", "fpn.inner_blocks.0.0.weight"
+# Without these a released file does not say how its detector is made.
+_TELLING = (_BOX + "cls.weight", _LATERAL)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ def load_detector(
 
     Args:
         source: a file, a folder, a hub id, or a checkpoint that was read already.
-        ema: True for the moving average, False for the raw weights, None for the file's main entry.
+        ema: True for the moving average, False for the raw weights, None for the file's main entry; not for a
+            checkpoint that was read already.
         limits: settings of the detector that leave its weights alone, such as ``score_threshold``, in place of the
             file's own.
 
@@ -112,13 +116,22 @@ def load_detector(
             of the file's training that this package does not follow, or a limit that this kind of detector does not
             have; in words.
     """
+    if isinstance(source, Checkpoint) and ema is not None:
+        raise ValueError("ema is chosen when the file is read: read_checkpoint(path, ema=...)")
     found = source if isinstance(source, Checkpoint) else read_checkpoint(locate(source), ema=ema)
     card, state = described(found)
     if card.task != DETECTION:
         raise ValueError(f"{found.path} holds a network for {card.task}, not a detector")
     if lacking := sorted(set(limits or {}) - set(card.settings)):
         raise ValueError(f"{found.path} holds a detector without {', '.join(lacking)}; leave that option out")
-    model = build_detector(replace(card, settings={**card.settings, **(limits or {})}))
+    try:
+        model = build_detector(replace(card, settings={**card.settings, **(limits or {})}))
+    except ValueError as error:
+        raise ValueError(f"{found.path}: {error}") from None
+    if card.labels is not None and len(card.labels) != model.config.num_classes:
+        raise ValueError(
+            f"{found.path} names {len(card.labels)} classes, but its network has {model.config.num_classes} of them"
+        )
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = [key for key, tensor in own.items() if key in state and state[key].shape != tensor.shape]
@@ -139,6 +152,10 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
     """The card of a detector's file, read off its weights where it has none, and all weights under our names."""
     if found.origin == "ours" and found.card is not None:
         return found.card, {**found.state, **_without_prefix(found)}
+    if found.card is None and found.origin == "ours" and any("rpn." in key for key in found.foreign):
+        raise ValueError(
+            f"{found.path} holds a detector's weights without their description; write it anew with save_detector"
+        )
     try:
         # It takes our names of the backbone's weights as well as mmdetection's.
         converted = from_mmdetection({**found.state, **found.others})
@@ -147,9 +164,15 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
     if converted.foreign:
         some = ", ".join(converted.foreign[:3]) + (" ..." if len(converted.foreign) > 3 else "")
         raise ValueError(f"{found.path} holds {len(converted.foreign)} weights that no detector here has: {some}")
+    if lost := [key for key in _TELLING if key not in converted.state]:
+        raise ValueError(f"{found.path} is no whole Mask or Cascade R-CNN: it lacks {', '.join(lost)}")
     rules = rules_of(found.said, str(found.path))
-    config = _inferred(_backbone(found, rules), converted.state, rules.settings)
-    return detector_card(config, rules.labels, rules.framing), converted.state
+    backbone = _backbone(found, rules)
+    try:
+        config = _inferred(backbone, converted.state, rules.settings)
+        return detector_card(config, rules.labels, rules.framing), converted.state
+    except ValueError as error:
+        raise ValueError(f"{found.path}: {error}") from None
 
 
 def holds_detector(found: Checkpoint) -> bool:
@@ -174,23 +197,25 @@ def _backbone(found: Checkpoint, rules: Rules) -> InternImageConfig:
     if rules.backbone is None:
         return infer_config(found)
     said = {name: value for name, value in rules.backbone.items() if name in OFFICIAL_ARGUMENTS}
-    return InternImageConfig.from_official({**said, "num_classes": 0})
+    try:
+        return InternImageConfig.from_official({**said, "num_classes": 0})
+    except ValueError as error:
+        raise ValueError(f"{found.path}: the backbone in its configuration can't be built: {error}") from None
 
 
 def _inferred(backbone: InternImageConfig, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> DetectorConfig:
     """What the shapes say; limits and thresholds, which no weight shows, come from the file's configuration."""
     from internimage.model.detection import DetectorConfig
 
-    box = "roi_heads.box_heads.0."
     stages = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("roi_heads.box_heads."))
     return DetectorConfig(
         backbone,
-        num_classes=state[box + "cls.weight"].shape[0] - 1,
+        num_classes=state[_BOX + "cls.weight"].shape[0] - 1,
         stages=stages,
         masks=any(key.startswith("roi_heads.mask_heads.") for key in state),
-        fpn_channels=state["fpn.inner_blocks.0.0.weight"].shape[0],
-        head_convs=sum(key.startswith(box + "convs.") and key.endswith("conv.weight") for key in state),
-        head_layers=sum(key.startswith(box + "layers.") and key.endswith("weight") for key in state),
-        head_channels=state[box + "cls.weight"].shape[1],
+        fpn_channels=state[_LATERAL].shape[0],
+        head_convs=sum(key.startswith(_BOX + "convs.") and key.endswith("conv.weight") for key in state),
+        head_layers=sum(key.startswith(_BOX + "layers.") and key.endswith("weight") for key in state),
+        head_channels=state[_BOX + "cls.weight"].shape[1],
         **settings,
     )

@@ -156,10 +156,10 @@ def _settings(config: DetrConfig, levels: int, count: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _start(network: Any) -> None:
-    """Weights to train from; those of transformers are meant to be replaced by a file's.
+    """Weights to train from, as the families were released.
 
-    Its linear layers and convolutions start so small (and RT-DETRv2's batch normalisations, too) that next to nothing
-    of a picture arrives at the decoder, and every class of Deformable DETR is as probable as not.
+    transformers' own are meant to be replaced by a file's: linear layers and convolutions, in RT-DETRv2 also batch
+    normalisations, are nearly zero, and every class of Deformable DETR is as probable as not. Decision 14 has figures.
 
     Source: ``_reset_parameters`` of the released families, in one rule: Deformable-DETR 11169a6, RT-DETR 068dfde,
     D-FINE 4a1f73a.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,7 +38,7 @@ class AveragePrecision:
         small: ``ap`` of objects below 32 x 32 pixels.
         medium: from there to 96 x 96.
         large: above.
-        per_class: (3, K): ``ap``, ``ap50`` and ``ap75`` of each class.
+        per_class: (3, K): ``ap``, ``ap50`` and ``ap75`` of each class, in the order of the truth's categories.
         curves: (T, R, K), precision at each recall; NaN for a class without objects.
         objects: (K,), how many objects there are, without crowds.
     """
@@ -69,7 +70,8 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
 
     Args:
         truth: of the images that count, in COCO's format (``images``, ``annotations``, ``categories``).
-        results: in COCO's result format, with ``bbox`` or ``segmentation``; at most 100 of an image count.
+        results: in COCO's result format, with ``bbox``, or ``segmentation`` as run lengths; at most 100 of an image
+            count. A mask is as large as its pixels, whatever its box.
         kind: boxes or masks.
 
     >>> truth = {"images": [{"id": 1, "width": 64, "height": 64}], "categories": [{"id": 3, "name": "cat"}]}
@@ -83,20 +85,24 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
 
     # The library writes into what it is given.
     wanted = COCO(copy.deepcopy(dict(truth)))
-    found = COCO({**truth, "annotations": []}) if not results else wanted.loadRes(copy.deepcopy(list(results)))
+    # With boxes beside the masks, their areas would say which masks are small.
+    rows = [{key: value for key, value in each.items() if kind == "bbox" or key != "bbox"} for each in results]
+    found = wanted.loadRes(rows) if rows else COCO({**truth, "annotations": []})
     judge = COCOeval_faster(wanted, found, kind, print_function=lambda *_: None)
     judge.evaluate()
     judge.accumulate()
     precision_TRKAM = np.asarray(judge.eval["precision"], np.float64)
     precision_TRKAM[precision_TRKAM < 0] = np.nan
+    # The library sorts the categories by their ids.
+    ids = [category["id"] for category in truth["categories"]]
+    precision_TRKAM = precision_TRKAM[:, :, [sorted(ids).index(each) for each in ids]]
     areas = list(judge.params.areaRngLbl)
     curves_TRK = precision_TRKAM[..., areas.index("all"), -1]
     sizes = [_mean(precision_TRKAM[..., areas.index(name), -1]) for name in ("small", "medium", "large")]
     columns = [curves_TRK, curves_TRK[_HALF], curves_TRK[_THREE_QUARTERS]]
     per_class = np.array([[_mean(each[..., label]) for label in range(curves_TRK.shape[-1])] for each in columns])
-    ids = [category["id"] for category in sorted(truth["categories"], key=lambda category: category["id"])]
-    counted = [each["category_id"] for each in truth["annotations"] if not each.get("iscrowd", 0)]
-    objects = np.array([counted.count(each) for each in ids], np.int64)
+    counts = Counter(each["category_id"] for each in truth["annotations"] if not each.get("iscrowd", 0))
+    objects = np.array([counts[each] for each in ids], np.int64)
     ap, ap50, ap75 = (_mean(each) for each in columns)
     small, medium, large = sizes
     return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects)

@@ -1,11 +1,29 @@
 """Other formats of detection sets, as COCO's: Pascal VOC's XML and YOLO's text files."""
 
 from internimage.data.detection.formats.conversion import (
+    KNOWN,
+    Converted,
     Format,
+    convert_split,
     convert_to_coco,
     detect_format,
+    find_format,
+    splits_of,
     voc_to_coco,
     yolo_to_coco,
 )
+from internimage.data.detection.formats.labelled import MisreadError
 
-__all__ = ["Format", "convert_to_coco", "detect_format", "voc_to_coco", "yolo_to_coco"]
+__all__ = [
+    "KNOWN",
+    "Converted",
+    "Format",
+    "MisreadError",
+    "convert_split",
+    "convert_to_coco",
+    "detect_format",
+    "find_format",
+    "splits_of",
+    "voc_to_coco",
+    "yolo_to_coco",
+]

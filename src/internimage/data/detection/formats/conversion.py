@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from internimage.data.class_folders import Split
 from internimage.data.detection.files import SPLITS, check_folder, coco_files
-from internimage.data.detection.formats.labelled import Labelled
+from internimage.data.detection.formats.labelled import MisreadError
 from internimage.data.detection.formats.voc import read_voc, voc_files
-from internimage.data.detection.formats.yolo import read_yolo, yolo_folders
+from internimage.data.detection.formats.yolo import read_yolo, unlabelled_folders, yolo_folders
 
+log = logging.getLogger(__name__)
 Format = Literal["coco", "voc", "yolo"]
+KNOWN = "COCO's annotations/train.json, Pascal VOC's Annotations/*.xml, or YOLO's images/ with labels/"
+"""The formats, for messages."""
+
+
+def find_format(root: Path | str) -> Format | None:
+    """The format of a folder's annotations, or None; COCO's goes before the others, which it may have come from.
+
+    Raises:
+        ValueError: no such folder, or VOC's and YOLO's at once.
+    """
+    root = check_folder(root)
+    if any(coco_files(root, split) for split in SPLITS):
+        return "coco"
+    is_voc, is_yolo = bool(voc_files(root, [])), bool(yolo_folders(root))
+    if is_voc and is_yolo:
+        raise ValueError(f"{root} holds XML files as Pascal VOC's and labels as YOLO's; keep one of them")
+    return "voc" if is_voc else "yolo" if is_yolo else None
 
 
 def detect_format(root: Path | str) -> Format:
@@ -23,16 +42,9 @@ def detect_format(root: Path | str) -> Format:
     Raises:
         ValueError: no such folder, none of the formats, or VOC's and YOLO's at once.
     """
-    root = check_folder(root)
-    if any(coco_files(root, split) for split in SPLITS):
-        return "coco"
-    is_voc, is_yolo = bool(voc_files(root)), bool(yolo_folders(root))
-    if is_voc and is_yolo:
-        raise ValueError(f"{root} holds XML files as Pascal VOC's and labels as YOLO's; keep one of them")
-    if not is_voc and not is_yolo:
-        known = "COCO's annotations/train.json, Pascal VOC's Annotations/*.xml, or YOLO's images/ with labels/"
-        raise ValueError(f"{root} holds no annotations of a known format: {known}")
-    return "voc" if is_voc else "yolo"
+    if (found := find_format(root)) is None:
+        raise ValueError(f"{root} holds no annotations of a known format: {KNOWN}")
+    return found
 
 
 def voc_to_coco(root: Path | str, split: Split) -> dict[str, Any]:
@@ -44,9 +56,7 @@ def voc_to_coco(root: Path | str, split: Split) -> dict[str, Any]:
     Raises:
         ValueError: no such split, or files that can't be read: how many, and the first three with the reason.
     """
-    root = check_folder(root)
-    classes, pictures = read_voc(root, split)
-    return _assemble(root, classes, pictures, first_id=1)
+    return convert_split(check_folder(root), "voc", split).content
 
 
 def yolo_to_coco(root: Path | str, split: Split) -> dict[str, Any]:
@@ -57,9 +67,56 @@ def yolo_to_coco(root: Path | str, split: Split) -> dict[str, Any]:
     Raises:
         ValueError: no such split, no class names, or lines that can't be read: in how many files, and the first three.
     """
-    root = check_folder(root)
-    classes, pictures = read_yolo(root, split)
-    return _assemble(root, classes, pictures, first_id=0)
+    _warn_of_left_out(check_folder(root))
+    return convert_split(Path(root), "yolo", split).content
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One split in COCO's format.
+
+    Args:
+        content: lists of ``images``, ``annotations`` and ``categories``; image names are relative to the set's folder.
+        places: of each annotation, where it came from, such as ``labels/a.txt: line 3``.
+        without_file: the pictures that no file says anything of.
+    """
+
+    content: dict[str, Any]
+    places: tuple[str, ...]
+    without_file: tuple[Path, ...]
+
+
+def convert_split(
+    root: Path, found: Literal["voc", "yolo"], split: Split, faults: list[MisreadError] | None = None
+) -> Converted:
+    """One split of a folder in COCO's format.
+
+    Args:
+        root: the folder.
+        found: its format.
+        split: one that it has.
+        faults: takes what can't be read, and the rest is converted; without it, that is an error.
+
+    Raises:
+        ValueError: no such split, no class names, or files that can't be read: how many, and the first three.
+    """
+    classes, pictures = (read_voc if found == "voc" else read_yolo)(root, split, faults)
+    first_id = 1 if found == "voc" else 0
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    places: list[str] = []
+    # An annotation 0 counts as none in COCO's evaluation.
+    for image_id, picture in enumerate(pictures, start=1):
+        height, width = picture.size
+        name = picture.path.relative_to(root).as_posix()
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for place, each in zip(picture.places, picture.objects, strict=True):
+            fields = {**each, "category_id": each["category_id"] + first_id}
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
+            places.append(f"{_relative(picture.source, root)}: {place}")
+    categories = [{"id": first_id + index, "name": name} for index, name in enumerate(classes)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return Converted(content, tuple(places), tuple(each.path for each in pictures if each.source is None))
 
 
 def convert_to_coco(root: Path | str, output: Path | str) -> list[Path]:
@@ -76,12 +133,13 @@ def convert_to_coco(root: Path | str, output: Path | str) -> list[Path]:
     found = detect_format(root)
     if found == "coco":
         raise ValueError(f"{root} is in COCO's format already; nothing to convert")
-    splits: list[Split] = list(voc_files(root) if found == "voc" else yolo_folders(root))
+    splits = splits_of(root, found)
     targets = {split: output / "annotations" / f"{split}.json" for split in splits}
     if there := [str(path) for path in targets.values() if path.exists()]:
         raise ValueError(f"{', '.join(there)} would be overwritten; move it away, or give another folder")
-    convert: Callable[[Path, Split], dict[str, Any]] = voc_to_coco if found == "voc" else yolo_to_coco
-    contents = {split: convert(root, split) for split in splits}
+    if found == "yolo":
+        _warn_of_left_out(root)
+    contents = {split: convert_split(root, found, split).content for split in splits}
     for split, content in contents.items():
         for image in content["images"]:
             image["file_name"] = Path(os.path.relpath(root / image["file_name"], output)).as_posix()
@@ -91,16 +149,16 @@ def convert_to_coco(root: Path | str, output: Path | str) -> list[Path]:
     return list(targets.values())
 
 
-def _assemble(root: Path, classes: list[str], pictures: list[Labelled], first_id: int) -> dict[str, Any]:
-    """COCO's lists, with ids of images and annotations from 1: an annotation 0 counts as none in COCO's evaluation."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, picture in enumerate(pictures, start=1):
-        height, width = picture.size
-        name = picture.path.relative_to(root).as_posix()
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for each in picture.objects:
-            fields = {**each, "category_id": each["category_id"] + first_id}
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
-    categories = [{"id": first_id + index, "name": name} for index, name in enumerate(classes)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+def splits_of(root: Path, found: Literal["voc", "yolo"], faults: list[MisreadError] | None = None) -> list[Split]:
+    """The splits that a folder of this format holds; ``faults`` as for `voc_files`."""
+    return list(voc_files(root, faults) if found == "voc" else yolo_folders(root))
+
+
+def _warn_of_left_out(root: Path) -> None:
+    for folder in unlabelled_folders(root):
+        log.warning("%s has no labels beside it: left out", folder)
+
+
+def _relative(source: Path | None, root: Path) -> str:
+    assert source is not None, "what has objects has them from a file"
+    return source.relative_to(root).as_posix()

@@ -16,55 +16,79 @@ from xml.etree import ElementTree
 
 from internimage.data.class_folders import Split
 from internimage.data.detection.files import SPLITS, check_folder, picture_size, split_folders
-from internimage.data.detection.formats.labelled import Labelled, read_all
+from internimage.data.detection.formats.labelled import Labelled, MisreadError, gather, read_files
 from internimage.data.images import IMAGE_SUFFIXES
 
 _Images = dict[str, list[Path]]
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def voc_files(root: Path) -> dict[Split, list[Path]]:
+def voc_files(root: Path, faults: list[MisreadError] | None = None) -> dict[Split, list[Path]]:
     """The XML files of each split that ``root`` holds; all are for training where it has no splits.
+
+    Args:
+        root: the folder.
+        faults: takes the files that a list of a split names and that are not there; without it, the first is an error.
 
     Raises:
         ValueError: ``root`` holds several VOC folders, or a list of a split names a file that is not there.
     """
+    missing: list[MisreadError] = []
     base = _base(check_folder(root))
     folder = base / "Annotations"
     if folder.is_dir():
-        by_split = {split: _listed(base / f"ImageSets/Main/{split}.txt", folder) for split in SPLITS}
+        by_split = {split: _listed(base / f"ImageSets/Main/{split}.txt", folder, missing) for split in SPLITS}
     else:
         folder = base
         by_split = {split: _xml_files(*split_folders(base, split)) for split in SPLITS}
+    if missing and faults is None:
+        raise missing[0]
+    if faults is not None:
+        faults += missing
     held: dict[Split, list[Path]] = {split: files for split in SPLITS if (files := by_split[split])}
     if not held and (files := _xml_files(folder)):
         return {"train": files}
     return held
 
 
-def read_voc(root: Path, split: Split) -> tuple[list[str], list[Labelled]]:
+def read_voc(root: Path, split: Split, faults: list[MisreadError] | None = None) -> tuple[list[str], list[Labelled]]:
     """The classes of all splits, sorted by name, and the pictures of one.
+
+    Args:
+        root: the folder.
+        split: one that `voc_files` finds there.
+        faults: takes what can't be read, in files of any split; without it, that is an error.
 
     Raises:
         ValueError: no such split, or files that can't be read: how many, and the first three with the reason.
     """
-    files = voc_files(root)
+    files = voc_files(root, faults)
     if split not in files:
         raise ValueError(f"{root} has no split {split}; it has {', '.join(files) or 'no XML files'}")
     trees: dict[Path, ElementTree.Element] = {}
     names = set[str]()
 
-    def parse(path: Path) -> Labelled:
+    def parse(path: Path, own: list[MisreadError]) -> None:
         trees[path] = _parse(path)
-        objects = enumerate(trees[path].findall("object"), start=1)
-        names.update(_text(node, "name", f"{path}: object {number}") for number, node in objects)
-        return Labelled(path, (0, 0), ())
+        numbered = enumerate(trees[path].findall("object"), start=1)
+        names.update(gather(numbered, lambda each: _text(each[1], "name", f"{path}: object {each[0]}"), own))
 
-    read_all((path for paths in files.values() for path in paths), parse)
+    read_files((path for paths in files.values() for path in paths), parse, faults)
     classes = sorted(names)
     images = _images(files)
     read = partial(_picture, trees=trees, images=images, index={name: at for at, name in enumerate(classes)})
-    return classes, read_all(files[split], read)
+    return classes, read_files((path for path in files[split] if path in trees), read, faults)
+
+
+def unannotated_pictures(root: Path) -> list[Path]:
+    """The pictures beside the annotated ones that have no XML file, sorted."""
+    return sorted(
+        path
+        for folder, by_stem in _images(voc_files(root, [])).items()
+        for stem, paths in by_stem.items()
+        if not (folder / f"{stem}.xml").is_file()
+        for path in paths
+    )
 
 
 def _base(root: Path) -> Path:
@@ -83,16 +107,19 @@ def _xml_files(*folders: Path) -> list[Path]:
     return sorted(path for folder in folders for path in folder.glob("*.xml"))
 
 
-def _listed(path: Path, folder: Path) -> list[Path]:
+def _listed(path: Path, folder: Path, missing: list[MisreadError]) -> list[Path]:
     """The files that a list of picture names stands for; none where there is no list."""
     files: list[Path] = []
     lines = path.read_text("utf-8-sig", errors="replace").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         # A class's own list has a second column.
         if words := line.split():
-            files.append(folder / f"{words[0]}.xml")
-            if not files[-1].is_file():
-                raise ValueError(f"{path}, line {number}: there is no {files[-1]}; add it, or remove the line")
+            file = folder / f"{words[0]}.xml"
+            if file.is_file():
+                files.append(file)
+            else:
+                text = f"{path}, line {number}: there is no {file}; add it, or remove the line"
+                missing.append(MisreadError("listed file missing", text))
     return files
 
 
@@ -119,13 +146,18 @@ def _parse(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
     except (ElementTree.ParseError, LookupError) as error:
-        raise ValueError(f"{path} is not valid XML: {error}") from error
+        raise MisreadError("broken file", f"{path} is not valid XML: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise MisreadError("broken file", f"{path}: {error}") from error
 
 
 def _picture(
-    path: Path, *, trees: dict[Path, ElementTree.Element], images: dict[Path, _Images], index: dict[str, int]
+    path: Path,
+    faults: list[MisreadError],
+    *,
+    trees: dict[Path, ElementTree.Element],
+    images: dict[Path, _Images],
+    index: dict[str, int],
 ) -> Labelled:
     tree = trees[path]
     found = images[path.parent].get(path.stem, [])
@@ -133,10 +165,12 @@ def _picture(
         found = [each for each in found if each.name == (tree.findtext("filename") or "").strip()] or found
     if len(found) != 1:
         held = f"several pictures: {', '.join(each.name for each in sorted(found))}" if found else "no picture"
-        raise ValueError(f"{path} has {held} of its name in the folder of the pictures; there must be one")
-    numbered = enumerate(tree.findall("object"), start=1)
-    objects = tuple(_object(node, f"{path}: object {number}", index) for number, node in numbered)
-    return Labelled(found[0], _size(tree) or picture_size(found[0]), objects)
+        text = f"{path} has {held} of its name in the folder of the pictures; there must be one"
+        raise MisreadError("picture missing or not clear", text)
+    size = _size(tree) or picture_size(found[0])
+    objects = gather(enumerate(tree.findall("object"), start=1), partial(_object, path=path, index=index), faults)
+    places, fields = zip(*objects, strict=True) if objects else ((), ())
+    return Labelled(found[0], size, fields, path, places)
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
@@ -147,23 +181,28 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _object(node: ElementTree.Element, where: str, index: dict[str, int]) -> dict[str, Any]:
+def _object(numbered: tuple[int, ElementTree.Element], path: Path, index: dict[str, int]) -> tuple[str, dict[str, Any]]:
+    """An object's place in its file, and its annotation."""
+    number, node = numbered
+    where = f"{path}: object {number}"
     name = _text(node, "name", where)
     xmin, ymin, xmax, ymax = (_number(node, f"bndbox/{key}", f"{where} ({name})") for key in _CORNERS)
     width, height = xmax - (xmin - 1), ymax - (ymin - 1)
     is_difficult = (node.findtext("difficult") or "0").strip() == "1"
-    return {
+    fields = {
         "category_id": index[name],
         "bbox": [xmin - 1, ymin - 1, width, height],
         "area": width * height,
         "iscrowd": int(is_difficult),
     }
+    return f"object {number} ({name})", fields
 
 
 def _text(node: ElementTree.Element, key: str, where: str) -> str:
     text = (node.findtext(key) or "").strip()
     if not text:
-        raise ValueError(f"{where} has no <{key.replace('/', '><')}>; add it, or remove the object")
+        text = f"{where} has no <{key.replace('/', '><')}>; add it, or remove the object"
+        raise MisreadError("object without name or box", text)
     return text
 
 
@@ -174,5 +213,6 @@ def _number(node: ElementTree.Element, key: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: <{key.rpartition('/')[2]}> is {text!r:.40}, which is no finite number; correct it")
+        reason = f"<{key.rpartition('/')[2]}> is {text!r:.40}, which is no finite number; correct it"
+        raise MisreadError("coordinate is no number", f"{where}: {reason}")
     return value

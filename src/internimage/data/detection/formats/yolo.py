@@ -6,7 +6,6 @@ height. A picture without a label file, or with an empty one, has no objects.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,24 +14,27 @@ import yaml
 
 from internimage.data.class_folders import Split
 from internimage.data.detection.files import SPLITS, check_folder, picture_size, split_folders
-from internimage.data.detection.formats.labelled import Labelled, read_all
+from internimage.data.detection.formats.labelled import Labelled, MisreadError, gather, read_files
 from internimage.data.images import images_below
-
-log = logging.getLogger(__name__)
 
 # Rounding may leave the picture by a little; pixels instead of shares leave it by far.
 _SLACK = 0.01
 
 
-def yolo_folders(root: Path) -> dict[Split, tuple[Path, Path]]:
+def yolo_folders(root: Path, left_out: list[Path] | None = None) -> dict[Split, tuple[Path, Path]]:
     """(images, labels) of each split that ``root`` holds; all is for training where it has no splits.
 
     Known are ``images/train`` with ``labels/train`` (a year may follow), ``train/images`` with ``train/labels``,
     ``images`` with ``labels``, and the folders that ``data.yaml`` names.
+
+    Args:
+        root: the folder.
+        left_out: takes the folders of images that have no labels beside them.
     """
     root = check_folder(root)
     settings, _ = _settings(root)
     found: dict[Split, tuple[Path, Path]] = {}
+    without: list[Path] = []
     for split in SPLITS:
         named = settings.get(split)
         folders = [root / named] if isinstance(named, str) and (root / named).is_dir() else []
@@ -45,14 +47,28 @@ def yolo_folders(root: Path) -> dict[Split, tuple[Path, Path]]:
         if pairs:
             found[split] = next(iter(pairs.values()))
         elif folders:
-            log.warning("%s has no labels beside it: left out", folders[0])
+            without.append(folders[0])
+    if left_out is not None:
+        left_out += without
     if not found and (labels := _labels_of(root / "images", root)):
         return {"train": (root / "images", labels)}
     return found
 
 
-def read_yolo(root: Path, split: Split) -> tuple[list[str], list[Labelled]]:
+def unlabelled_folders(root: Path) -> list[Path]:
+    """The folders of images that are named as a split and have no labels beside them."""
+    left_out: list[Path] = []
+    yolo_folders(root, left_out)
+    return left_out
+
+
+def read_yolo(root: Path, split: Split, faults: list[MisreadError] | None = None) -> tuple[list[str], list[Labelled]]:
     """The classes in their order, and the pictures of one split.
+
+    Args:
+        root: the folder.
+        split: one that `yolo_folders` finds there.
+        faults: takes what can't be read; without it, that is an error.
 
     Raises:
         ValueError: no such split, no class names, labels without a picture, or lines that can't be read: in how many
@@ -66,11 +82,17 @@ def read_yolo(root: Path, split: Split) -> tuple[list[str], list[Labelled]]:
     paths = images_below(images)
     pairs = {labels / path.relative_to(images).with_suffix(".txt"): path for path in paths}
     without = [path for path in sorted(labels.rglob("*.txt")) if path not in pairs and path.name != "classes.txt"]
-    if without:
+    doubled = sorted(set(paths) - set(pairs.values()))
+    if faults is not None:
+        missing = f"has no picture in {images}; add it, or remove the labels"
+        faults += [MisreadError("labels without a picture", f"{path} {missing}") for path in without]
+        alike = "has the name of another but for its suffix; labels can't tell them apart"
+        faults += [MisreadError("pictures of one name", f"{path} {alike}") for path in doubled]
+    elif without:
         raise ValueError(f"{without[0]} has no picture in {images}; add it, or remove the labels ({len(without)} such)")
-    if len(pairs) < len(paths):
+    elif doubled:
         raise ValueError(f"{images} holds pictures that differ in their suffix only; labels can't tell them apart")
-    return names, read_all(pairs.items(), partial(_picture, num_classes=len(names)))
+    return names, read_files(pairs.items(), partial(_picture, num_classes=len(names)), faults)
 
 
 def _labels_of(images: Path, root: Path) -> Path | None:
@@ -130,7 +152,7 @@ def _checked(names: list[Any], path: Path) -> list[str]:
     return names
 
 
-def _picture(pair: tuple[Path, Path], num_classes: int) -> Labelled:
+def _picture(pair: tuple[Path, Path], faults: list[MisreadError], num_classes: int) -> Labelled:
     path, image = pair
     size = picture_size(image)
     if not path.is_file():
@@ -138,22 +160,29 @@ def _picture(pair: tuple[Path, Path], num_classes: int) -> Labelled:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file: {error}") from error
-    objects = [
-        _object(line.split(), f"{path}, line {1 + at}", num_classes, size)
-        for at, line in enumerate(lines)
-        if line.strip()
-    ]
-    return Labelled(image, size, tuple(objects))
+        raise MisreadError("broken file", f"{path} is not a text file: {error}") from error
+    numbered = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+    objects = gather(numbered, partial(_object, path=path, num_classes=num_classes, size=size), faults)
+    places, fields = zip(*objects, strict=True) if objects else ((), ())
+    return Labelled(image, size, fields, path, places)
 
 
-def _object(words: list[str], where: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
+def _object(
+    numbered: tuple[int, list[str]], path: Path, num_classes: int, size: tuple[int, int]
+) -> tuple[str, dict[str, Any]]:
+    """A line's place in its file, and its annotation."""
+    number, words = numbered
+    return f"line {number}", _annotation(words, f"{path}, line {number}", num_classes, size)
+
+
+def _annotation(words: list[str], where: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
     height, width = size
     if len(words) < 5 or len(words) % 2 == 0:
         wanted = "'class cx cy width height' or 'class x y x y x y ...'"
-        raise ValueError(f"{where} has {len(words)} values, but must be {wanted}")
+        raise MisreadError("line of another form", f"{where} has {len(words)} values, but must be {wanted}")
     if not words[0].isdecimal() or int(words[0]) >= num_classes:
-        raise ValueError(f"{where}: the class must be a number from 0 to {num_classes - 1}, got {words[0]!r:.40}")
+        text = f"{where}: the class must be a number from 0 to {num_classes - 1}, got {words[0]!r:.40}"
+        raise MisreadError("unknown category id", text)
     shares = [_share(word, where) for word in words[1:]]
     category = {"category_id": int(words[0]), "iscrowd": 0}
     if len(shares) == 4:
@@ -171,9 +200,10 @@ def _share(word: str, where: str) -> float:
     try:
         value = float(word)
     except ValueError:
-        raise ValueError(f"{where}: {word!r:.40} is no number; correct it") from None
+        raise MisreadError("coordinate is no number", f"{where}: {word!r:.40} is no number; correct it") from None
     if not -_SLACK <= value <= 1 + _SLACK:
-        raise ValueError(f"{where}: {word:.40} is no share between 0 and 1; divide pixels by the picture's size")
+        text = f"{where}: {word:.40} is no share between 0 and 1; divide pixels by the picture's size"
+        raise MisreadError("coordinate outside 0 to 1", text)
     return value
 
 

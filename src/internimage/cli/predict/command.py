@@ -1,0 +1,75 @@
+"""``internimage predict``: name what is in images, or find the objects, as a table, JSON, CSV and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from internimage.cli.predict.classes import predict_classes
+from internimage.data import find_images
+from internimage.inference import Classifier
+from internimage.model import Checkpoint, read_checkpoint
+from internimage.model.checkpoints.detector_files import holds_detector
+from internimage.model.checkpoints.hub import locate
+
+# Of detections; below it most are mistakes.
+_SCORE = 0.3
+_FILES = ("predictions.json", "predictions.csv", "predictions.png", "pictures")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predict; 0 if every image could be read, 1 otherwise."""
+    parser = ArgumentParser(prog="internimage predict", description="Name what is in images, or find the objects.")
+    parser.add_argument("images", nargs="+", type=str, help="image files and folders")
+    parser.add_argument("--weights", type=str, required=True, help="a file, a run's folder, a weight name or a hub id")
+    parser.add_argument("--output", type=str, required=True, help="folder for predictions.json, .csv and .png")
+    parser.add_argument(
+        "--batch_size", type=int | None, default=None, help="images that go through the network together"
+    )
+    parser.add_argument("--top", type=int | None, default=None, help="classifiers: classes per image; 5 by default")
+    parser.add_argument("--score", type=float | None, default=None, help="detectors: least score; 0.3 by default")
+    parser.add_argument("--nms", type=float | None, default=None, help="detectors: largest overlap (IoU) in a class")
+    parser.add_argument("--limit", type=int | None, default=None, help="detectors: most objects of an image")
+    parser.add_argument("--sides", type=list[int], default=[], help="detectors: look at several sizes, as [640,800]")
+    parser.add_argument("--flip", action="store_true", help="detectors: look at each image also mirrored")
+    parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ...; the fastest by default")
+    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
+    options = parser.parse_args(list(arguments))
+    for name in ("top", "batch_size"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    output = prepare_output(Path(options.output), options.overwrite)
+    paths = find_images(options.images)
+    found = read_checkpoint(locate(options.weights))
+    if holds_detector(found):
+        return _find(options, found, paths, output)
+    if meant := [name for name in ("score", "nms", "limit", "sides", "flip") if getattr(options, name)]:
+        raise ValueError(f"--{meant[0]} is for detectors, and {options.weights} is a classifier; leave it out")
+    classifier = Classifier(options.weights, device=options.device)
+    return predict_classes(classifier, paths, output, batch_size=options.batch_size or 32, top=options.top or 5)
+
+
+def _find(options: Namespace, found: Checkpoint, paths: Sequence[Path], output: Path) -> int:
+    if options.top is not None:
+        raise ValueError(f"--top is for classifiers, and {found.path} is a detector; leave it out")
+    # A classifier's users need none of what detection needs.
+    from internimage.cli.predict.objects import predict_objects
+    from internimage.inference.detection import Detector
+
+    score = _SCORE if options.score is None else options.score
+    settings = {"nms": options.nms, "limit": options.limit, "sides": options.sides, "flip": options.flip}
+    detector = Detector(found, device=options.device, score=score, **settings)
+    return predict_objects(detector, paths, output, batch_size=options.batch_size or 1)
+
+
+def prepare_output(output: Path, overwrite: bool) -> Path:
+    """Make the folder; predictions that are there stay unless ``overwrite``."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file; give a folder")
+    there = [name for name in _FILES if (output / name).exists()]
+    if there and not overwrite:
+        raise ValueError(f"{output} holds {', '.join(there)} already; choose another --output or pass --overwrite")
+    output.mkdir(parents=True, exist_ok=True)
+    return output

@@ -1,0 +1,87 @@
+"""``internimage predict`` with a detector: the objects in images as a table, JSON, CSV and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from internimage.data import ImageReadError, read_image
+from internimage.inference.detection import Detector, detections_json
+from internimage.structures import Detections
+from internimage.visualization.detection import draw_detections, draw_sheet
+
+PICTURES = "pictures"
+_SHEET_IMAGES = 24
+
+
+def predict_objects(detector: Detector, paths: Sequence[Path], output: Path, *, batch_size: int) -> int:
+    """Write the three files, and one picture per image in ``pictures/``; returns the exit status.
+
+    Args:
+        detector: finds the objects.
+        paths: the images.
+        output: the folder, which is there.
+        batch_size: images that go through the network together.
+    """
+    rows: list[dict[str, Any]] = []
+    shown: list[Detections] = []
+    bad: list[ImageReadError] = []
+    names = picture_names(paths)
+    for path, name, found in zip(paths, names, detector.stream(paths, batch_size=batch_size), strict=True):
+        if isinstance(found, ImageReadError):
+            bad.append(found)
+            continue
+        height, width = found.size
+        rows.append({"image": str(path), "width": width, "height": height, "objects": detections_json(found)})
+        (output / PICTURES).mkdir(exist_ok=True)
+        draw_detections(read_image(path), found).save(output / PICTURES / name, quality=92)
+        # Masks of all images would not fit into memory; the sheet needs those of the first ones alone.
+        shown += [found] if len(shown) < _SHEET_IMAGES else []
+        print(f"{path}  {_in_words(found)}", flush=True)
+    if rows:
+        write_objects(rows, output)
+        draw_sheet([read_image(str(each.source)) for each in shown], shown).save(output / "predictions.png")
+    print(f"\n{len(rows)} of {len(paths)} images: {output}")
+    for error in bad:
+        print(f"internimage: {error}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def write_objects(rows: Sequence[dict[str, Any]], output: Path) -> None:
+    """``predictions.json`` with all that is known, ``predictions.csv`` with a line per object, without masks."""
+    # A file's name need not be valid text; JSON reads the escape back as the same name.
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    (output / "predictions.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+    with (output / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "score", "x1", "y1", "x2", "y2"])
+        for row in rows:
+            writer.writerows([row["image"], each["label"], each["score"], *each["box"]] for each in row["objects"])
+
+
+def picture_names(paths: Sequence[Path]) -> list[str]:
+    """A file name for the picture of each image; images of one name in several folders are numbered.
+
+    >>> picture_names([Path("a/x.png"), Path("b/x.jpg"), Path("y.bmp")])
+    ['x.jpg', 'x_2.jpg', 'y.jpg']
+    """
+    taken: set[str] = set()
+    names: list[str] = []
+    for path in paths:
+        number, stem = 1, path.stem
+        while stem in taken:
+            number += 1
+            stem = f"{path.stem}_{number}"
+        taken.add(stem)
+        names.append(f"{stem}.jpg")
+    return names
+
+
+def _in_words(found: Detections) -> str:
+    counts = Counter(found.names)
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
