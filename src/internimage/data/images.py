@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -35,6 +35,7 @@ UPRIGHT_TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_Convert = Callable[[Image.Image], Image.Image]
 _pillow_settings = threading.Lock()
 # A worker process must not inherit the lock as held by a thread that it does not have.
 if hasattr(os, "register_at_fork"):
@@ -86,6 +87,22 @@ def read_image(
     result = image.convert("RGB" if in_chans == 3 else "L")
     result.info = {}
     return result
+
+
+def read_as(
+    path: str | Path, convert: _Convert, *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """The picture in a file, upright, with values of its own: what ``convert`` makes of them.
+
+    Args:
+        path: the file.
+        convert: takes the decoded picture as it is stored; raises ``ValueError`` with a reason where it can't be used.
+        max_pixels: as for `read_image`.
+
+    Raises:
+        ImageReadError: as for `read_image`, and with the reason of ``convert``.
+    """
+    return _from_path(Path(path), max_pixels, convert)
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -148,7 +165,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         _fail(f"the array of shape {array.shape} and type {array.dtype}", str(error), error)
 
 
-def _from_path(path: Path, max_pixels: int) -> Image.Image:
+def _from_path(path: Path, max_pixels: int, convert: _Convert = image_to_eight_bit) -> Image.Image:
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -158,10 +175,12 @@ def _from_path(path: Path, max_pixels: int) -> Image.Image:
     except (OSError, ValueError) as error:
         _fail(str(path), getattr(error, "strerror", None) or str(error), error)
     with file:
-        return _from_stream(file, str(path), max_pixels)
+        return _from_stream(file, str(path), max_pixels, convert)
 
 
-def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _from_stream(
+    stream: BinaryIO, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit
+) -> Image.Image:
     if not stream.read(1):
         _fail(name, "it is empty (0 bytes)")
     try:
@@ -172,7 +191,7 @@ def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         _fail(name, f"the file is truncated or damaged ({error})", error)
     if header is None:
         _fail(name, "it is not an image of a known format, or its header is damaged; save it as PNG or JPEG")
-    return _decode(header, name, max_pixels)
+    return _decode(header, name, max_pixels, convert)
 
 
 @contextmanager
@@ -208,8 +227,10 @@ def _parse_header(stream: BinaryIO) -> Image.Image | None:
     return None
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    """``image`` decoded, upright and in 8 bits: mode L where it is grey, RGB otherwise."""
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit
+) -> Image.Image:
+    """``image`` decoded, converted and upright; by default in 8 bits: mode L where it is grey, RGB otherwise."""
     width, height = image.size
     if width * height == 0:
         _fail(name, f"it has no pixels ({width} x {height})")
@@ -221,12 +242,12 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     except Exception as error:
         _fail(name, f"the file is truncated or damaged ({error})", error)
     try:
-        eight_bit = image_to_eight_bit(image)
+        converted = convert(image)
     except ValueError as error:
         _fail(name, str(error), error)
     with _pillow_limit(max_pixels):
         turn = UPRIGHT_TURNS.get(_orientation(image))
-    return eight_bit if turn is None else eight_bit.transpose(turn)
+    return converted if turn is None else converted.transpose(turn)
 
 
 def _load(image: Image.Image, max_pixels: int) -> None:

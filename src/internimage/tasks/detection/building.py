@@ -18,8 +18,9 @@ from internimage.tasks.resuming import classes_in_words
 log = logging.getLogger(__name__)
 Family = Literal["rcnn", "cascade", "deformable_detr", "rt_detr_v2", "d_fine"]
 _TRANSFORMERS = ("deformable_detr", "rt_detr_v2", "d_fine")
-# What a detector for other classes learns anew, by the ends of their names.
+# What a detector for other classes learns anew: of ours by the ends of names, of transformers' by what is in them.
 _OF_CLASSES = (".cls.weight", ".cls.bias", ".reg.weight", ".reg.bias", ".logits.weight", ".logits.bias")
+_OF_CLASSES_THERE = (".class_embed.", ".enc_score_head.", ".denoising_class_embed.")
 
 
 def build(
@@ -79,10 +80,16 @@ def load_pretrained(network: Detector, model: str, pretrained: bool | str, label
 def _take_detector(network: Detector, found: Checkpoint, labels: LabelMap) -> None:
     card, state = described(found)
     own = network.state_dict()
-    anew = [] if card.labels == labels else [key for key in own if key.startswith("roi") and key.endswith(_OF_CLASSES)]
+    anew = [] if card.labels == labels else [key for key in own if _is_of_classes(key)]
     if wrong := [key for key in own if key not in anew and (key not in state or state[key].shape != own[key].shape)]:
         some = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
         raise ValueError(f"{found.path} is another detector: {some} differ; match model, family and options to it")
     network.load_state_dict({key: tensor for key, tensor in state.items() if key not in anew}, strict=False)
     if anew:
         log.info("%s was trained for %s: the last layers start anew", found.path, classes_in_words(card.labels))
+
+
+def _is_of_classes(key: str) -> bool:
+    if key.startswith("roi_heads."):
+        return key.endswith(_OF_CLASSES)
+    return key.startswith("transformer.") and any(part in key for part in _OF_CLASSES_THERE)
