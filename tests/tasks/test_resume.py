@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, Trainer
 
 from internimage import InternImageConfig, LabelMap, Preprocess
 from internimage.model import Card
-from internimage.tasks.resuming import check_same
 from internimage.tasks.callbacks import read_rows
 from internimage.tasks.checkpoints import MovingAverage
+from internimage.tasks.resuming import check_same
 
 Run = Any
 pytestmark = [

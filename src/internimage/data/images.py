@@ -89,9 +89,7 @@ def read_image(
     return result
 
 
-def read_as(
-    path: str | Path, convert: _Convert, *, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
+def read_as(path: str | Path, convert: _Convert, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in a file, upright, with values of its own: what ``convert`` makes of them.
 
     Args:
@@ -178,9 +176,7 @@ def _from_path(path: Path, max_pixels: int, convert: _Convert = image_to_eight_b
         return _from_stream(file, str(path), max_pixels, convert)
 
 
-def _from_stream(
-    stream: BinaryIO, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit
-) -> Image.Image:
+def _from_stream(stream: BinaryIO, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit) -> Image.Image:
     if not stream.read(1):
         _fail(name, "it is empty (0 bytes)")
     try:
@@ -227,9 +223,7 @@ def _parse_header(stream: BinaryIO) -> Image.Image | None:
     return None
 
 
-def _decode(
-    image: Image.Image, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit
-) -> Image.Image:
+def _decode(image: Image.Image, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit) -> Image.Image:
     """``image`` decoded, converted and upright; by default in 8 bits: mode L where it is grey, RGB otherwise."""
     width, height = image.size
     if width * height == 0:

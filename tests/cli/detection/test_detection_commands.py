@@ -99,7 +99,9 @@ def test_bad_files_are_reported_at_the_end(program: Program, trained: Smoke, sce
     assert outcome.err.count("\n") == 1
 
 
-def test_options_of_the_other_task_are_refused(program: Program, trained: Smoke, smoke: Smoke, scenes: list[Path]) -> None:
+def test_options_of_the_other_task_are_refused(
+    program: Program, trained: Smoke, smoke: Smoke, scenes: list[Path]
+) -> None:
     outcome = program("predict", scenes[0], "--weights", trained[0], "--output", "a", "--top", 3)
     assert "--top is for classifiers" in outcome.refusal()
     outcome = program("predict", scenes[0], "--weights", smoke[0], "--output", "b", "--score", 0.5)

@@ -1,4 +1,4 @@
-"""Detection's recipes go through the real parser, build their networks without memory, and hold the published values."""
+"""Detection's recipes go through the real parser, build networks without memory, and hold the published values."""
 
 from __future__ import annotations
 

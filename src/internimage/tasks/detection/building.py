@@ -18,6 +18,7 @@ from internimage.tasks.resuming import classes_in_words
 log = logging.getLogger(__name__)
 Family = Literal["rcnn", "cascade", "deformable_detr", "rt_detr_v2", "d_fine"]
 _TRANSFORMERS = ("deformable_detr", "rt_detr_v2", "d_fine")
+_CHANNELS, _STRIDES = 3, (4, 8, 16, 32)
 # What a detector for other classes learns anew: of ours by the ends of names, of transformers' by what is in them.
 _OF_CLASSES = (".cls.weight", ".cls.bias", ".reg.weight", ".reg.bias", ".logits.weight", ".logits.bias")
 _OF_CLASSES_THERE = (".class_embed.", ".enc_score_head.", ".denoising_class_embed.")
@@ -41,6 +42,8 @@ def build(
     known = {each.name for each in fields(InternImageConfig)}
     if unknown := sorted(set(model_options) - known):
         raise ValueError(f"unknown model_options {unknown}; known are {sorted(known)}")
+    if model_options.get("in_chans", _CHANNELS) != _CHANNELS:
+        raise ValueError(f"a detector takes RGB pictures; leave in_chans {model_options['in_chans']} out")
     if family in _TRANSFORMERS:
         from internimage.model.detection.detr import DetrConfig, InternImageDetr
 
@@ -54,6 +57,11 @@ def build(
     if unknown := sorted(set(detector_options) - own):
         raise ValueError(f"unknown detector_options {unknown}; known are {sorted(own)}")
     backbone = replace(config.backbone, **model_options)
+    if backbone.stage_strides != _STRIDES:
+        raise ValueError(
+            f"anchors and pooling stand on maps of strides {_STRIDES}, but stem_strides {backbone.stem_strides} make "
+            f"them {backbone.stage_strides}; leave stem_strides out, or take a larger frame for small objects"
+        )
     return InternImageDetector(replace(config, backbone=backbone, **detector_options))
 
 

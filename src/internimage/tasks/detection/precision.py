@@ -81,8 +81,7 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     >>> round(average_precision(truth, found, "bbox").ap, 3), average_precision(truth, [], "bbox").ap
     (1.0, 0.0)
     """
-    from faster_coco_eval import COCO, COCOeval_faster
-
+    COCO, COCOeval_faster = coco_judge()
     # The library writes into what it is given.
     wanted = COCO(copy.deepcopy(dict(truth)))
     # With boxes beside the masks, their areas would say which masks are small.
@@ -106,6 +105,16 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     ap, ap50, ap75 = (_mean(each) for each in columns)
     small, medium, large = sizes
     return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects)
+
+
+def coco_judge() -> tuple[Any, Any]:
+    """faster-coco-eval's ``COCO`` and ``COCOeval_faster``; ``ImportError`` that says what to install."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        fix = "pip install 'internimage-torch[detection]'"
+        raise ImportError(f"average precision needs faster-coco-eval: {fix}", name="faster_coco_eval") from None
+    return COCO, COCOeval_faster
 
 
 def _mean(values: NDArray[np.float64]) -> float:

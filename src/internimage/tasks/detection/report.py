@@ -191,7 +191,7 @@ def compare(found: Detections, truth: Detections) -> tuple[int, int, int]:
 def _truth(source: Source, index: int, *, with_masks: bool = True) -> tuple[Image.Image, Detections]:
     raw = source.read(index)
     size, masks = (raw.image.height, raw.image.width), raw.masks if with_masks else None
-    return raw.image, Detections(raw.boxes, np.ones(len(raw.labels)), raw.labels, source.labels, size, masks)
+    return raw.image, Detections(raw.boxes, np.ones(len(raw.labels), np.float32), raw.labels, source.labels, size, masks)
 
 
 def _found(
@@ -211,4 +211,4 @@ def detections_of(
     has_masks = with_masks and bool(rows) and "segmentation" in rows[0]
     masks = decode_masks([row["segmentation"] for row in rows]) if has_masks else None
     labels = np.array([label_of[row["category_id"]] for row in rows], np.int64)
-    return Detections(boxes, np.array([row["score"] for row in rows]), labels, source.labels, size, masks)
+    return Detections(boxes, np.array([row["score"] for row in rows], np.float32), labels, source.labels, size, masks)

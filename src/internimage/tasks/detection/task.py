@@ -21,6 +21,7 @@ from internimage.tasks.detection.precision import (
     Kind,
     average_precision,
     category_ids,
+    coco_judge,
     coco_results,
     coco_truth,
     image_id,
@@ -67,6 +68,8 @@ class DetectionTask(BaseTask):
         # Optional only for the command line, which fills both in from the data after reading the configuration.
         if labels is None or preprocess is None:
             raise ValueError("DetectionTask needs labels and preprocess; take them from its DetectionData")
+        # What is missing shows before the first epoch, not after it.
+        coco_judge()
         network = build(model, family, len(labels), masks, model_options or {}, detector_options or {})
         super().__init__(optimizer or OptimizerSettings(), network.config.backbone.depths)
         self.network, self.labels, self.preprocess = network, labels, preprocess
@@ -153,7 +156,7 @@ class DetectionTask(BaseTask):
                 # Nothing to find in a set, or none of a size: then there is no number.
                 if value == value:
                     shown = name in ("map", "map50")
-                    self.log(f"{split}/{_PREFIXES[kind]}{name}", value, prog_bar=shown, rank_zero_only=True)
+                    self.log(f"{split}/{_PREFIXES[kind]}{name}", value, prog_bar=shown, sync_dist=True)
 
     def _gather(self) -> None:
         """Every process gets the results of all; a picture that padding gave to two counts once."""

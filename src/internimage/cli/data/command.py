@@ -1,0 +1,94 @@
+"""``internimage data``: look at your pictures before training, convert annotations, write the sample sets as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from internimage.cli.data.check import Task, check
+from internimage.cli.data.printing import table
+from internimage.data import export_samples
+from internimage.data.detection.formats import convert_to_coco
+from internimage.data.samples.fashion_mnist import check_export
+from internimage.data.scenes import Scenes, export_coco
+
+_NEW = "a new or empty folder"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``check PATH``, ``coco FOLDER OUTPUT``, ``samples FOLDER`` or ``scenes FOLDER``; returns the exit status."""
+    options = _parser().parse_args(list(arguments))
+    chosen: Namespace = options[options.what]
+    if options.what == "check":
+        images = None if chosen.images is None else Path(chosen.images)
+        return check(Path(chosen.path), chosen.task, images, everything=chosen.all)
+    if options.what == "coco":
+        return _convert(Path(chosen.folder), Path(chosen.output))
+    write = _samples if options.what == "samples" else _scenes
+    return write(Path(chosen.folder), chosen.train, chosen.val)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="internimage data", description="Look at pictures before training; write sets of them.")
+    commands = parser.add_subcommands(required=True, dest="what")
+    check = ArgumentParser(
+        description="Say what a set of pictures holds, read every one of them, and name all that is wrong. Known are "
+        "class folders (classification), COCO, Pascal VOC and YOLO (detection), and images/ with labels/ of the same "
+        "names (segmentation)."
+    )
+    check.add_argument("path", type=str, help="the folder that holds the set, or one annotation file of COCO's format")
+    check.add_argument("--task", type=Task | None, default=None, help="what the set is for, where it fits several")
+    check.add_argument("--images", type=str | None, default=None, help="the pictures' folder, for one annotation file")
+    check.add_argument("--all", action="store_true", help="name every place, not the first three of each kind")
+    commands.add_subcommand("check", check, help="say what a set holds and all that is wrong in it")
+    coco = ArgumentParser(description="Write annotations/train.json and the like in COCO's format; pictures stay.")
+    coco.add_argument("folder", type=str, help="a set of Pascal VOC or YOLO")
+    coco.add_argument("output", type=str, help="where the annotations go; it may be the same folder")
+    commands.add_subcommand("coco", coco, help="convert Pascal VOC or YOLO to COCO's format")
+    samples = ArgumentParser(description="Write the sample images, one folder per class, in train/ and val/.")
+    samples.add_argument("folder", type=str, help=_NEW)
+    samples.add_argument("--train", type=int, default=500, help="images in train/")
+    samples.add_argument("--val", type=int, default=100, help="images in val/")
+    commands.add_subcommand("samples", samples, help="write the sample images as PNG files")
+    scenes = ArgumentParser(description="Write pictures composed of the sample images, with boxes and masks.")
+    scenes.add_argument("folder", type=str, help=_NEW)
+    scenes.add_argument("--train", type=int, default=1000, help="pictures to train on")
+    scenes.add_argument("--val", type=int, default=200, help="pictures to validate with, made of other images")
+    commands.add_subcommand("scenes", scenes, help="write pictures with boxes and masks in COCO's format")
+    return parser
+
+
+def _samples(target: Path, train: int, val: int) -> int:
+    check_export(target, {"train": train, "test": val})
+    export_samples(target / "train", "train", train)
+    export_samples(target / "val", "test", val)
+    print(f"{train} + {val} images in {target}/train and {target}/val")
+    return 0
+
+
+def _scenes(target: Path, train: int, val: int) -> int:
+    _print_written(export_coco(target, Scenes("train", train), Scenes("val", val)))
+    side = "'[128,128]'"
+    print(f"\ntrain on it: internimage fit --config detection/scenes --data.init_args.root {target} "
+          f"--data.init_args.frame {side} --run runs/scenes")
+    return 0
+
+
+def _convert(folder: Path, output: Path) -> int:
+    _print_written(convert_to_coco(folder, output))
+    print(f"\nlook at it:  internimage data check {output}")
+    print(f"train on it: internimage fit --config finetune_detector --data.init_args.root {output} --run runs/mine")
+    return 0
+
+
+def _print_written(files: Sequence[Path]) -> None:
+    rows: list[list[str]] = []
+    for path in files:
+        content: dict[str, list[Any]] = json.loads(path.read_bytes())
+        numbers = [f"{len(content[key]):,}" for key in ("images", "annotations", "categories")]
+        rows.append([str(path), *numbers])
+    print("\n".join(table(["written", "pictures", "objects", "classes"], rows)))
