@@ -9,10 +9,11 @@ from jsonargparse import ArgumentParser
 
 from internimage.model import WEIGHTS, InternImageConfig, create_model, list_models
 from internimage.model.variants import OURS, PREFIX
+from internimage.model.weights import DETECTORS
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print two tables."""
+    """Print three tables."""
     parser = ArgumentParser(prog="internimage models", description="List architectures and released weights.")
     parser.parse_args(list(arguments))
     print("Architectures (internimage.create_model(NAME)):\n")
@@ -32,4 +33,8 @@ def main(arguments: Sequence[str]) -> int:
             f"  {row.name:<32} {row.image_size:>4}  {row.num_classes:>7,}  {top1:>5}  {row.licence:<7}  "
             f"{row.data.replace('ImageNet-', 'IN-')}"
         )
+    print("\nReleased detectors (internimage.Detector(NAME), predict --weights NAME; COCO's AP is the authors'):\n")
+    print(f"  {'name':<32} {'box AP':>6}  {'mask AP':>7}  licence")
+    for detector in DETECTORS.values():
+        print(f"  {detector.name:<32} {detector.box_ap:>6.1f}  {detector.mask_ap:>7.1f}  {detector.licence}")
     return 0

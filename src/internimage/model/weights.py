@@ -50,6 +50,30 @@ class Weights:
         return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
 
 
+@dataclass(frozen=True)
+class DetectorWeights:
+    """One published detector, trained on COCO's 80 classes.
+
+    Args:
+        name: what `internimage.Detector` takes; also the name of its recipe.
+        file: its file in the hub repository ``repository``.
+        box_ap: published box AP in percent on COCO val2017.
+        mask_ap: published mask AP there.
+    """
+
+    name: str
+    file: str
+    box_ap: float
+    mask_ap: float
+    repository: str = _REPOSITORY
+    licence: str = "MIT"
+
+    @property
+    def url(self) -> str:
+        """Where a person downloads the file."""
+        return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
+
+
 def _row(short: str, tag: str, file: str, data: str, size: int, classes: int, top1: float | None, repo: str) -> Weights:
     model_repository = f"OpenGVLab/{repo}" if repo else None
     return Weights(f"{PREFIX}{short}.{tag}", f"{file}.pth", data, size, classes, top1, model_repository)
@@ -74,7 +98,26 @@ _ROWS = (
     _row("g",  "in22k_in1k_512", "internimage_g_22kto1k_512",      f"{_JOINT}, {_IN1K}",       512, 1000,  90.1, "internimage_g_22kto1k_512"),
     _row("g",  "in22k_384",      "internimage_g_pretrainto22k_384", _JOINT,                    384, 21841, None, "internimage_g_jointto22k_384"),
 )
+# Source: detection/configs/coco/README.md of the released code, 31c962d.
+_DETECTORS = (
+    ("mask_rcnn", "t",  "1x", 47.2, 42.5),
+    ("mask_rcnn", "t",  "3x", 49.1, 43.7),
+    ("mask_rcnn", "s",  "1x", 47.8, 43.3),
+    ("mask_rcnn", "s",  "3x", 49.7, 44.5),
+    ("mask_rcnn", "b",  "1x", 48.8, 44.0),
+    ("mask_rcnn", "b",  "3x", 50.3, 44.8),
+    ("cascade",   "l",  "1x", 54.9, 47.7),
+    ("cascade",   "l",  "3x", 56.1, 48.5),
+    ("cascade",   "xl", "1x", 55.3, 48.1),
+    ("cascade",   "xl", "3x", 56.2, 48.8),
+)
 # fmt: on
+DETECTORS: dict[str, DetectorWeights] = {
+    f"{kind}_{PREFIX}{short}_coco_{schedule}": DetectorWeights(
+        f"{kind}_{PREFIX}{short}_coco_{schedule}", f"{kind}_{PREFIX}{short}_fpn_{schedule}_coco.pth", box, mask
+    )
+    for kind, short, schedule, box, mask in _DETECTORS
+}
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
 
 

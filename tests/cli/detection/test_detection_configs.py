@@ -11,6 +11,7 @@ from internimage.cli.configs import shipped_configs
 from internimage.cli.train import TrainingCLI, complete
 from internimage.data.detection.augment import DetectionAugmentation
 from internimage.model.detection import DetectorConfig
+from internimage.model.weights import DETECTORS
 from internimage.training import param_groups
 
 pytestmark = [
@@ -70,3 +71,10 @@ def test_a_published_recipe(variant: str, schedule: int, tmp_path: Path) -> None
     groups = param_groups(network, **rates, depths=cli.model.depths, dense=True)
     slowest = min(group["lr"] for group in groups)
     assert slowest == pytest.approx(lr * decay ** (sum(cli.model.depths) + 1))
+
+
+def test_released_detectors_have_the_names_of_their_recipes() -> None:
+    recipes = {Path(name).name for name in shipped_configs() if "/coco/" in name}
+    assert recipes == set(DETECTORS)
+    assert DETECTORS["mask_rcnn_internimage_t_coco_1x"].file == "mask_rcnn_internimage_t_fpn_1x_coco.pth"
+    assert DETECTORS["cascade_internimage_xl_coco_3x"].url.endswith("/cascade_internimage_xl_fpn_3x_coco.pth")

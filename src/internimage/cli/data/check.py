@@ -65,7 +65,9 @@ def _refuse_unknown(root: Path) -> None:
 def _others(root: Path) -> str:
     """A word on annotation files whose names say no split, such as CVAT's."""
     known = {path for split in SPLITS for path in coco_files(root, split)}
-    names = [path.relative_to(root).as_posix() for folder in (root, root / "annotations") for path in folder.glob("*.json")]
+    names = [
+        path.relative_to(root).as_posix() for folder in (root, root / "annotations") for path in folder.glob("*.json")
+    ]
     if known or not names:
         return ""
     return f"; {sorted(names)[0]} is named after no split: rename it, or give it as PATH with --images FOLDER"

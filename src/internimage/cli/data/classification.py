@@ -22,8 +22,7 @@ def check_classes(root: Path) -> int:
         ValueError: there are no classes.
     """
     labels = labels_in(root)
-    splits: list[Split] = ["train", "val"]
-    splits += ["test"] if find_split(root, "test") else []
+    splits: tuple[Split, ...] = ("train", "val", "test") if find_split(root, "test") else ("train", "val")
     print(f"{root}: classification, one folder per class\n")
     refused: list[str] = []
     bad: list[ImageReadError] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="internimage data", description="Look at pictures before training; write sets of them.")
+    parser = ArgumentParser(
+        prog="internimage data", description="Look at pictures before training; write sets of them."
+    )
     commands = parser.add_subcommands(required=True, dest="what")
     check = ArgumentParser(
         description="Say what a set of pictures holds, read every one of them, and name all that is wrong. Known are "
@@ -73,8 +75,10 @@ def _samples(target: Path, train: int, val: int) -> int:
 def _scenes(target: Path, train: int, val: int) -> int:
     _print_written(export_coco(target, Scenes("train", train), Scenes("val", val)))
     side = "'[128,128]'"
-    print(f"\ntrain on it: internimage fit --config detection/scenes --data.init_args.root {target} "
-          f"--data.init_args.frame {side} --run runs/scenes")
+    print(
+        f"\ntrain on it: internimage fit --config detection/scenes --data.init_args.root {target} "
+        f"--data.init_args.frame {side} --run runs/scenes"
+    )
     return 0
 
 

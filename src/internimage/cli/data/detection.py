@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from internimage.cli.data.printing import print_findings, table
+from internimage.cli.data.printing import print_findings, shortened, table
 from internimage.data.detection.coco import Finding, deep_check
 from internimage.data.detection.formats import Format
 from internimage.data.detection.survey import Survey, survey_file, survey_folder
@@ -42,26 +42,22 @@ def _report(
     if surveys:
         _print_counts(surveys)
         _print_classes(surveys, everything)
-        for note in _notes(path, surveys):
-            print(note)
-        print(flush=True)
+        notes = _notes(surveys, has_splits=path.is_dir())
+        print(*["", *(f"note: {note}" for note in notes)] if notes else [], "", sep="\n", flush=True)
     read = list(findings)
     for survey in surveys:
         bad = deep_check(survey.found)
         read += bad
-        all_of_them = f"{survey.num_pictures - len(bad):,} of {survey.num_pictures:,} pictures are as annotated"
-        print(f"{survey.name}: {all_of_them}", flush=True)
-    number = print_findings(read, everything=everything)
-    print(f"\n{number:,} to mend by hand before training" if number else "\nnothing to mend by hand")
-    return 1 if number else 0
+        good = (
+            f"{survey.num_pictures - len(bad):,} of {survey.num_pictures:,}" if bad else f"all {survey.num_pictures:,}"
+        )
+        print(f"{survey.name}: {good} pictures can be read and have the annotated size", flush=True)
+    return 1 if print_findings(read, everything=everything) else 0
 
 
 def _print_counts(surveys: Sequence[Survey]) -> None:
     header = ["split", "pictures", "without objects", "objects", "classes", "crowds", "masks"]
-    rows = [
-        [each.name, *(f"{number:,}" for number in _numbers(each))]
-        for each in surveys
-    ]
+    rows = [[each.name, *(f"{number:,}" for number in _numbers(each))] for each in surveys]
     print("", *table(header, rows), sep="\n")
 
 
@@ -77,3 +73,29 @@ def _print_classes(surveys: Sequence[Survey], everything: bool) -> None:
     print("", *table(["objects of", *(survey.name for survey in surveys)], rows), sep="\n")
     if len(names) > len(shown):
         print(f"... and {len(names) - len(shown):,} more classes; --all names them")
+
+
+def _notes(surveys: Sequence[Survey], *, has_splits: bool) -> list[str]:
+    """What is no fault, and yet good to know before training."""
+    notes: list[str] = []
+    first = surveys[0]
+    if unseen := [name for name in first.found.labels if not first.num_per_class[name]]:
+        shown = ", ".join(map(shortened, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
+        notes.append(f"{first.name} has no objects of {len(unseen)} classes: {shown}")
+    regions = first.num_objects + first.num_crowds
+    if 0 < first.num_masks < regions:
+        share = f"{first.num_masks:,} of {regions:,} objects and crowds of {first.name} have masks"
+        notes.append(f"{share}: boxes alone are learned unless all have one")
+    owners: dict[Path, str] = {}
+    twice = Counter[tuple[str, str]]()
+    for survey in surveys:
+        for picture in survey.found.pictures:
+            if (owner := owners.setdefault(picture.path, survey.name)) != survey.name:
+                twice[owner, survey.name] += 1
+    notes += [
+        f"{count:,} pictures are in {a} and in {b}: measured there, results are too good"
+        for (a, b), count in twice.items()
+    ]
+    if has_splits and (missing := {"train", "val"} - {survey.name for survey in surveys}):
+        notes.append(f"there is no {' and no '.join(sorted(missing))} split, and training needs both train and val")
+    return notes

@@ -67,9 +67,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """
     cells = [[shortened(row[0]), *row[1:]] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
-    ]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
 
 
 def shortened(name: str) -> str:
@@ -78,7 +76,7 @@ def shortened(name: str) -> str:
 
 
 def print_findings(findings: Sequence[Finding], *, everything: bool) -> int:
-    """What was mended, to stdout, and what is to be mended by hand, to stderr; returns the number of the latter.
+    """What was mended, to stdout; what is to be mended by hand, to stderr, and its number, which is returned.
 
     Args:
         findings: in any order.
@@ -87,16 +85,17 @@ def print_findings(findings: Sequence[Finding], *, everything: bool) -> int:
     mended = [finding for finding in findings if finding.is_fixed]
     refused = [finding for finding in findings if not finding.is_fixed]
     if mended:
-        print("\nmended on reading, in training too:")
+        print("\nmended whenever the set is read:")
     for kind, lines in _grouped(mended, everything).items():
         print(f"  {_MENDED.get(kind, kind)}: {lines[0]}")
         print("\n".join(f"    {line}" for line in lines[1:]))
-    if refused:
-        print("\nto mend by hand:", flush=True)
+    print(flush=True)
     for kind, lines in _grouped(refused, everything).items():
         print(f"internimage: {_TO_MEND.get(kind, kind)}: {lines[0]}", file=sys.stderr)
         print("\n".join(f"    {line}" for line in lines[1:]), file=sys.stderr, flush=True)
-    return sum(finding.count for finding in refused)
+    number = sum(finding.count for finding in refused)
+    print(f"{number:,} to mend by hand before training" if number else "nothing to mend by hand")
+    return number
 
 
 def _grouped(findings: Sequence[Finding], everything: bool) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -92,11 +93,14 @@ def survey_folder(root: Path, format: Format) -> tuple[list[Survey], list[Findin
 
 
 def _images_of(annotations: Path) -> Path:
-    for root in (annotations.parent, annotations.parent.parent):
+    for root in (annotations.parent.parent, annotations.parent):
         for split in SPLITS:
-            if annotations in coco_files(root, split) and (found := find_coco(root, split)):
-                return found[1]
-    raise ValueError(f"{annotations}: say where its pictures are, with --images FOLDER")
+            if coco_files(root, split) == [annotations]:
+                # Without pictures there, they may be in the other folder.
+                with suppress(ValueError):
+                    if found := find_coco(root, split):
+                        return found[1]
+    raise ValueError(f"say where the pictures of {annotations} are: --images FOLDER")
 
 
 def _coco_splits(root: Path) -> tuple[list[Survey], list[Finding]]:

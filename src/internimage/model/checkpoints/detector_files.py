@@ -5,6 +5,7 @@ Importing this module costs no torchvision; loading or building a detector does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from internimage.model.detection import Detector, DetectorConfig
     from internimage.model.detection.detr import DetrConfig
 
+log = logging.getLogger(__name__)
 _KIND, _FRAMING = "kind", "framing"
+# mmdetection's hook swaps: a checkpoint's own names hold the average, and these the weights of the last step.
+# Source: ``BaseEMAHook`` of mmdet 2.28, core/hook/ema.py.
+_RAW = "ema_"
 _RCNN, _DETR = "rcnn", "detr"
 _BOX, _LATERAL = "roi_heads.box_heads.0.", "fpn.inner_blocks.0.0.weight"
 # Without these a released file does not say how its detector is made.
@@ -161,9 +166,12 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
         converted = from_mmdetection({**found.state, **found.others})
     except ValueError as error:
         raise ValueError(f"{found.path}: {error}") from None
-    if converted.foreign:
-        some = ", ".join(converted.foreign[:3]) + (" ..." if len(converted.foreign) > 3 else "")
-        raise ValueError(f"{found.path} holds {len(converted.foreign)} weights that no detector here has: {some}")
+    foreign = [key for key in converted.foreign if not key.startswith(_RAW)]
+    if len(foreign) < len(converted.foreign):
+        log.info("%s: its raw weights were left out; the moving average beside them was taken", found.path)
+    if foreign:
+        some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
+        raise ValueError(f"{found.path} holds {len(foreign)} weights that no detector here has: {some}")
     if lost := [key for key in _TELLING if key not in converted.state]:
         raise ValueError(f"{found.path} is no whole Mask or Cascade R-CNN: it lacks {', '.join(lost)}")
     rules = rules_of(found.said, str(found.path))
