@@ -20,7 +20,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("models", "list architectures and released weights"),
     "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
     "export": ("export", "write a network for another runtime: ONNX, OpenVINO, torch.export"),
-    "data": ("data", "look at image folders; write the sample images as files"),
+    "data": ("data", "look at your data before training; convert it; write sample sets"),
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "demo": ("demo", "train, test and predict on the sample set in a few minutes"),
 }

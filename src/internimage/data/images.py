@@ -186,7 +186,7 @@ def _from_stream(stream: BinaryIO, name: str, max_pixels: int, convert: _Convert
     except Exception as error:
         _fail(name, f"the file is truncated or damaged ({error})", error)
     if header is None:
-        _fail(name, "it is not an image of a known format, or its header is damaged; save it as PNG or JPEG")
+        _fail(name, "it is not an image of a known format, or its header is damaged; save it as PNG")
     return _decode(header, name, max_pixels, convert)
 
 

@@ -127,7 +127,8 @@ def label_map_folders(root: Path | str, left_out: list[Path] | None = None) -> d
         for images, candidates in _candidates(root, split):
             maps = [folder for folder in candidates if images_below(folder)]
             fitting += [(images, folder) for folder in maps]
-            without += [images] if not maps and images_below(images) else []
+            if left_out is not None and not maps and images_below(images):
+                without.append(images)
         if len(fitting) > 1:
             listed = ", ".join(f"{a.relative_to(root)} with {b.relative_to(root)}" for a, b in fitting)
             raise ValueError(f"{root} holds several folders of {split} pictures or label maps: {listed}; keep one pair")

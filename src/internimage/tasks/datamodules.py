@@ -69,6 +69,10 @@ class ClassificationData(LightningDataModule):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
 
+    def __str__(self) -> str:
+        # Lightning's opens every split, and the command line's parser asks for it.
+        return f"{type(self).__name__}({self.root})"
+
     @cached_property
     def labels(self) -> LabelMap:
         """Class names, in the order of the targets."""

@@ -42,8 +42,11 @@ class StillData(DetectionData):
 class SameChances(Callback):
     """The random numbers of an epoch (which boxes are sampled) do not depend on what came before it."""
 
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(trainer.current_epoch)
+        torch.manual_seed(1000 * self.seed + trainer.current_epoch)
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Run:
     root: Path
     epochs: int = 2
     ema: float | None = None
+    seed: int = 0
     callbacks: Sequence[Callback] = ()
     optimizer: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +80,7 @@ class Run:
         return self.folder / "model.safetensors"
 
     def build(self, **trainer: Any) -> Run:
-        seed_everything(0, workers=True, verbose=False)
+        seed_everything(self.seed, workers=True, verbose=False)
         settings = {"frame": SIZE, "augmentation": DetectionAugmentation(hflip=0), "batch_size": 2, "num_workers": 0}
         self.datamodule = StillData(str(self.root), **settings | self.data)
         rates = {"lr": 2e-3, "warmup_steps": 1, "lr_batch_size": None, **self.optimizer}
@@ -90,7 +94,7 @@ class Run:
         )
         self.history = History(self.folder / "metrics.csv")
         average = [] if self.ema is None else [MovingAverage(self.ema)]
-        own: list[Callback] = [SameChances(), *average, self.history]
+        own: list[Callback] = [SameChances(self.seed), *average, self.history]
         own += [BestState(self.best, monitor=self.task.monitor), LastState(self.last)]
         own += [ExportWeights(self.folder / "checkpoints", self.weights)]
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}

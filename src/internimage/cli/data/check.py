@@ -8,7 +8,7 @@ from typing import Literal
 from internimage.cli.data.classification import check_classes
 from internimage.cli.data.detection import check_objects, check_objects_file
 from internimage.cli.data.segmentation import check_label_maps
-from internimage.data.class_folders import SPLIT_FOLDERS, find_split, labels_in
+from internimage.data.class_folders import SPLIT_FOLDERS, class_folders, find_split
 from internimage.data.detection.files import SPLITS, check_folder, coco_files
 from internimage.data.detection.formats import KNOWN, find_format
 from internimage.data.label_maps import label_map_folders
@@ -18,7 +18,9 @@ _LABEL_MAPS = "images/train with label maps of the same names in labels/train"
 
 
 def check(path: Path, task: Task | None, images: Path | None, *, everything: bool) -> int:
-    """Print what a set holds and what is wrong in it; 0, or 1 where something is to be mended by hand.
+    """Print what a set holds and what is wrong in it.
+
+    Returns 0; 1 where something is to be mended by hand; 2 where training would refuse class folders as they are.
 
     Args:
         path: a folder, or an annotation file in COCO's format.
@@ -33,12 +35,17 @@ def check(path: Path, task: Task | None, images: Path | None, *, everything: boo
         if task not in (None, "detection"):
             raise ValueError(f"{path} is an annotation file, which is for detection; give a folder for {task}")
         return check_objects_file(path, images, everything=everything)
+    if path.suffix.lower() == ".json" and not path.exists():
+        raise ValueError(f"there is no file {path}; check the path")
     if images is not None:
         raise ValueError("--images goes with an annotation file of COCO's format; a folder is looked through as it is")
     root = check_folder(path)
     format = find_format(root) if task in (None, "detection") else None
     if format is not None:
-        return check_objects(root, format, everything=everything)
+        status = check_objects(root, format, everything=everything)
+        if task is None and _has_label_maps(root):
+            print("there are label maps, too: --task segmentation looks at them")
+        return status
     if task == "detection":
         raise ValueError(f"{root} holds no annotations of a known format: {KNOWN}{_others(root)}")
     folders = label_map_folders(root) if task in (None, "segmentation") else {}
@@ -46,7 +53,7 @@ def check(path: Path, task: Task | None, images: Path | None, *, everything: boo
         return check_label_maps(root, everything=everything)
     if task == "segmentation":
         raise ValueError(f"{root} holds no pictures with label maps; put them into {_LABEL_MAPS} (or masks)")
-    if task is None:
+    if task is None and not any(find_split(root, split) for split in SPLIT_FOLDERS):
         _refuse_unknown(root)
     return check_classes(root)
 
@@ -54,12 +61,17 @@ def check(path: Path, task: Task | None, images: Path | None, *, everything: boo
 def _refuse_unknown(root: Path) -> None:
     """Raise ``ValueError`` with all that would fit, where there are not even class folders."""
     try:
-        labels_in(root)
+        class_folders(root)
     except ValueError as error:
-        if any(find_split(root, split) for split in SPLIT_FOLDERS):
-            raise
-        known = f"for detection {KNOWN}{_others(root)}; for segmentation {_LABEL_MAPS}"
-        raise ValueError(f"{error}; nor is there anything known {known}") from error
+        others = f"for detection, {KNOWN}{_others(root)}; for segmentation, {_LABEL_MAPS}"
+        raise ValueError(f"{error} ({others})") from error
+
+
+def _has_label_maps(root: Path) -> bool:
+    try:
+        return bool(label_map_folders(root))
+    except ValueError:
+        return True
 
 
 def _others(root: Path) -> str:

@@ -19,36 +19,45 @@ def check_classes(root: Path) -> int:
     Returns 0; 1 where images can't be read; 2 where training would refuse the folders, which is said in its words.
 
     Raises:
-        ValueError: there are no classes.
+        ValueError: there are no classes or no images.
     """
     labels = labels_in(root)
     splits: tuple[Split, ...] = ("train", "val", "test") if find_split(root, "test") else ("train", "val")
     print(f"{root}: classification, one folder per class\n")
     refused: list[str] = []
     bad: list[ImageReadError] = []
-    roots = dict.fromkeys(found for split in splits if (found := find_split(root, split))) or {root: None}
+    num_images = 0
+    # Class folders without splits are refused for each split, and read once.
+    folders = {split: found for split in splits if (found := find_split(root, split))} or {"train": root}
     for split in splits:
-        for path in _open(root, split, labels, refused):
+        paths = _open(root, split, labels, folders.get(split), refused)
+        num_images += len(paths)
+        for path in paths:
             try:
                 read_image(path)
             except ImageReadError as error:
                 bad.append(error)
-    _print_unused(list(roots))
-    # Class folders without splits are refused once for each split.
+    if not num_images:
+        raise ValueError(refused[0])
+    _print_unused(list(folders.values()))
     for text in dict.fromkeys((*refused, *map(str, bad))):
         print(f"internimage: {text}", file=sys.stderr)
+    if refused:
+        print("training refuses the folders as they are")
     print("every image can be read" if not bad else f"{len(bad)} images can't be read: mend or remove them")
     return 2 if refused else 1 if bad else 0
 
 
-def _open(root: Path, split: Split, labels: LabelMap, refused: list[str]) -> list[Path]:
-    """The images of a split, also of one that training would refuse."""
+def _open(root: Path, split: Split, labels: LabelMap, folder: Path | None, refused: list[str]) -> list[Path]:
+    """The images of a split; of one that training would refuse, those in ``folder``."""
     try:
         dataset = open_split(root, split, transform=_same, labels=labels)
     except ValueError as error:
         refused.append(str(error))
-        folder = find_split(root, split)
-        return images_below(folder) if folder else []
+        paths = images_below(folder) if folder else []
+        if folder:
+            print(f"{split:<6} {len(paths):>7,} images, in folders that training refuses", flush=True)
+        return paths
     counts = Counter(dataset.targets)
     least, most = min(counts.values()), max(counts.values())
     numbers = f"{len(dataset):>7,} images, {len(dataset.labels)} classes, {least} to {most} images a class"

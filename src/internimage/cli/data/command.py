@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -17,6 +18,7 @@ from internimage.data.samples.fashion_mnist import check_export
 from internimage.data.scenes import Scenes, export_coco
 
 _NEW = "a new or empty folder"
+_TASKS = get_args(Task)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     chosen: Namespace = options[options.what]
     if options.what == "check":
+        if chosen.task not in (None, *_TASKS):
+            raise ValueError(f"--task must be one of {', '.join(_TASKS)}; got {chosen.task!r}")
         images = None if chosen.images is None else Path(chosen.images)
         return check(Path(chosen.path), chosen.task, images, everything=chosen.all)
     if options.what == "coco":
@@ -43,7 +47,8 @@ def _parser() -> ArgumentParser:
         "names (segmentation)."
     )
     check.add_argument("path", type=str, help="the folder that holds the set, or one annotation file of COCO's format")
-    check.add_argument("--task", type=Task | None, default=None, help="what the set is for, where it fits several")
+    tasks = f"{', '.join(_TASKS)}: what the set is for, where it fits several"
+    check.add_argument("--task", type=str | None, default=None, help=tasks)
     check.add_argument("--images", type=str | None, default=None, help="the pictures' folder, for one annotation file")
     check.add_argument("--all", action="store_true", help="name every place, not the first three of each kind")
     commands.add_subcommand("check", check, help="say what a set holds and all that is wrong in it")
@@ -74,18 +79,16 @@ def _samples(target: Path, train: int, val: int) -> int:
 
 def _scenes(target: Path, train: int, val: int) -> int:
     _print_written(export_coco(target, Scenes("train", train), Scenes("val", val)))
-    side = "'[128,128]'"
-    print(
-        f"\ntrain on it: internimage fit --config detection/scenes --data.init_args.root {target} "
-        f"--data.init_args.frame {side} --run runs/scenes"
-    )
+    data = f"--data.init_args.root {quote(str(target))} --data.init_args.frame '[128,128]'"
+    print(f"\ntrain on it: internimage fit --config detection/scenes {data} --run runs/scenes")
     return 0
 
 
 def _convert(folder: Path, output: Path) -> int:
     _print_written(convert_to_coco(folder, output))
-    print(f"\nlook at it:  internimage data check {output}")
-    print(f"train on it: internimage fit --config finetune_detector --data.init_args.root {output} --run runs/mine")
+    root = quote(str(output))
+    print(f"\nlook at it:  internimage data check {root}")
+    print(f"train on it: internimage fit --config finetune_detector --data.init_args.root {root} --run runs/mine")
     return 0
 
 

@@ -17,6 +17,8 @@ _FORMATS: dict[Format, str] = {
     "yolo": "YOLO",
 }
 _MOST_CLASSES = 60
+# So many can hardly be slips.
+_MANY_CLIPPED = 0.2
 
 
 def check_objects_file(annotations: Path, images: Path | None, *, everything: bool) -> int:
@@ -43,15 +45,16 @@ def _report(
         _print_counts(surveys)
         _print_classes(surveys, everything)
         notes = _notes(surveys, has_splits=path.is_dir())
+        if format != "coco":
+            notes.append(f"training reads COCO's format: convert it with `internimage data coco {path} OUTPUT`")
         print(*["", *(f"note: {note}" for note in notes)] if notes else [], "", sep="\n", flush=True)
     read = list(findings)
     for survey in surveys:
         bad = deep_check(survey.found)
         read += bad
-        good = (
-            f"{survey.num_pictures - len(bad):,} of {survey.num_pictures:,}" if bad else f"all {survey.num_pictures:,}"
-        )
-        print(f"{survey.name}: {good} pictures can be read and have the annotated size", flush=True)
+        if survey.num_pictures:
+            good = f"{survey.num_pictures - len(bad):,} of {survey.num_pictures:,} pictures"
+            print(f"{survey.name}: {good} can be read and have the annotated size", flush=True)
     return 1 if print_findings(read, everything=everything) else 0
 
 
@@ -69,7 +72,7 @@ def _numbers(survey: Survey) -> tuple[int, ...]:
 def _print_classes(surveys: Sequence[Survey], everything: bool) -> None:
     names = dict.fromkeys(name for survey in surveys for name in survey.found.labels)
     shown = list(names) if everything else list(names)[:_MOST_CLASSES]
-    rows = [[name, *(f"{survey.num_per_class[name]:,}" for survey in surveys)] for name in shown]
+    rows = [[shortened(name), *(f"{survey.num_per_class[name]:,}" for survey in surveys)] for name in shown]
     print("", *table(["objects of", *(survey.name for survey in surveys)], rows), sep="\n")
     if len(names) > len(shown):
         print(f"... and {len(names) - len(shown):,} more classes; --all names them")
@@ -79,10 +82,15 @@ def _notes(surveys: Sequence[Survey], *, has_splits: bool) -> list[str]:
     """What is no fault, and yet good to know before training."""
     notes: list[str] = []
     first = surveys[0]
-    if unseen := [name for name in first.found.labels if not first.num_per_class[name]]:
+    if not first.num_objects:
+        notes.append(f"{first.name} has no objects at all: there is nothing to learn")
+    elif unseen := [name for name in first.found.labels if not first.num_per_class[name]]:
         shown = ", ".join(map(shortened, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
-        notes.append(f"{first.name} has no objects of {len(unseen)} classes: {shown}")
+        notes.append(f"{first.name} has no objects of {shown}")
     regions = first.num_objects + first.num_crowds
+    if first.num_clipped > _MANY_CLIPPED * regions:
+        share = f"{first.num_clipped:,} of {regions:,} boxes of {first.name} leave their pictures"
+        notes.append(f"{share}: COCO's are x, y, width, height, not two corners")
     if 0 < first.num_masks < regions:
         share = f"{first.num_masks:,} of {regions:,} objects and crowds of {first.name} have masks"
         notes.append(f"{share}: boxes alone are learned unless all have one")

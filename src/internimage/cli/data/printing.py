@@ -54,6 +54,7 @@ _TO_MEND = {
 _MENDED = {
     **MENDED,
     "picture without a label file": "pictures without a label file",
+    "picture without an XML file": "pictures without an XML file",
     "picture without a label map": "pictures without a label map",
     "split left out": "splits left out",
 }
@@ -65,14 +66,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     >>> table(["class", "train"], [["dog", "1,234"], ["mule", "5"]])
     ['class  train', 'dog    1,234', 'mule       5']
     """
-    cells = [[shortened(row[0]), *row[1:]] for row in (header, *rows)]
+    cells = [list(row) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
 
 
 def shortened(name: str) -> str:
-    """A name of 40 characters at most, with its end."""
-    return name if len(name) <= _LONGEST_NAME else "..." + name[3 - _LONGEST_NAME :]
+    """A name of 40 characters at most."""
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
 
 
 def print_findings(findings: Sequence[Finding], *, everything: bool) -> int:

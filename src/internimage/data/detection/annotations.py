@@ -69,7 +69,11 @@ class Instance:
 
 @dataclass
 class Findings:
-    """Collects what is wrong; what a whole file has in common is kept once, with a count."""
+    """Collects what is wrong; what a whole file has in common is kept once, with a count.
+
+    Args:
+        file: its name, before the place of every finding; empty where the place names a file of its own.
+    """
 
     file: str
     listed: list[Finding] = field(default_factory=list)
@@ -77,20 +81,23 @@ class Findings:
 
     def refuse(self, kind: str, entry: str, text: str) -> None:
         """Something that must be mended by hand."""
-        self.listed.append(Finding(kind, f"{self.file}: {entry}", text, is_fixed=False))
+        self.listed.append(Finding(kind, self._where(entry), text, is_fixed=False))
 
     def fix(self, kind: str, entry: str, text: str) -> None:
         """Something that was mended."""
-        self.listed.append(Finding(kind, f"{self.file}: {entry}", text, is_fixed=True))
+        self.listed.append(Finding(kind, self._where(entry), text, is_fixed=True))
 
     def fold(self, kind: str, entry: str, text: str, count: int = 1) -> None:
         """Something harmless that was mended and that may be there in every entry."""
-        first = self.folded.get(kind) or Finding(kind, f"{self.file}: {entry}", text, is_fixed=True, count=0)
+        first = self.folded.get(kind) or Finding(kind, self._where(entry), text, is_fixed=True, count=0)
         self.folded[kind] = replace(first, count=first.count + count)
 
     def all(self) -> tuple[Finding, ...]:
         """In the file's order, then the folded ones."""
         return (*self.listed, *self.folded.values())
+
+    def _where(self, entry: str) -> str:
+        return f"{self.file}: {entry}" if self.file else entry
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class AnnotationReader:
         entries: Mapping[int, Entry],
         label_of: Mapping[int, int],
         findings: Findings,
-        places: Sequence[str] = (),
+        places: Sequence[str] | None = None,
     ) -> None:
         self.entries, self.label_of, self.findings, self.places = entries, label_of, findings, places
         self._seen: dict[int, Any] = {}
@@ -145,7 +152,7 @@ class AnnotationReader:
             return None
 
     def _where(self, raw: Any, index: int) -> str:
-        if self.places:
+        if self.places is not None:
             return self.places[index]
         number, image_id = (raw.get("id"), raw.get("image_id")) if isinstance(raw, dict) else (None, None)
         where = f"annotation {number}" if type(number) is int else f"annotations[{index}]"

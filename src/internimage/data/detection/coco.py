@@ -132,21 +132,27 @@ def read_coco(annotations: Path | str, images: Path | str, *, labels: LabelMap |
 
 
 def read_content(
-    data: Mapping[str, Any], path: Path, folder: Path, *, labels: LabelMap | None = None, places: Sequence[str] = ()
+    data: Mapping[str, Any],
+    path: Path,
+    folder: Path,
+    *,
+    labels: LabelMap | None = None,
+    places: Sequence[str] | None = None,
 ) -> CocoSet:
     """What `read_coco` makes of a file's content, for annotations converted from another format.
 
     Args:
         data: lists of ``images``, ``annotations`` and ``categories``.
-        path: what the annotations are of; its name is in every finding.
+        path: of the annotations.
         folder: as for `read_coco`.
         labels: as for `read_coco`.
-        places: of each annotation, where its own file has it, such as ``a.xml: object 2``; by default its id and image.
+        places: of each annotation, where its own file has it, such as ``a.xml: object 2``; by default the name of
+            ``path`` and the annotation's id and image.
 
     Raises:
         ValueError: no classes.
     """
-    findings = Findings(path.name)
+    findings = Findings(path.name if places is None else "")
     named = _categories(data["categories"], findings)
     if not named:
         raise ValueError(f"{path} has no categories; list at least one, such as {{'id': 1, 'name': 'cat'}}")

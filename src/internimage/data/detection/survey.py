@@ -57,6 +57,11 @@ class Survey:
         return sum(each.is_crowd for picture in self.found.pictures for each in picture.instances)
 
     @property
+    def num_clipped(self) -> int:
+        """Number of boxes that left their pictures by more than a pixel."""
+        return sum(finding.kind == "box outside" for finding in self.found.findings)
+
+    @property
     def num_masks(self) -> int:
         """Number of objects and crowds with a mask."""
         instances = (each for picture in self.found.pictures for each in picture.instances)
@@ -135,7 +140,7 @@ def _converted_splits(root: Path, format: Literal["voc", "yolo"]) -> tuple[list[
         findings += [each for each in found.findings if each.kind != UNLISTED]
         findings += _together("picture without a label file", converted.without_file, "taken as without objects")
     if format == "voc":
-        findings += _together(UNLISTED, unannotated_pictures(root), "it has no XML file; it is not used")
+        findings += _together("picture without an XML file", unannotated_pictures(root), "it is not used")
     else:
         findings += _together("split left out", unlabelled_folders(root), "it has no labels beside it; left out")
     # A file of one split may be read for each of them, for its classes.

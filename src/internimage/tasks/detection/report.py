@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torchvision.ops import box_iou
 
-from internimage.data.detection.dataset import Source
+from internimage.data.detection.dataset import CocoPictures, Source
 from internimage.data.detection.rle import decode_masks
 from internimage.structures import Detections
 from internimage.tasks.callbacks import History
@@ -169,7 +170,7 @@ def _worst(task: DetectionTask, source: Source, indices: Sequence[int]) -> list[
     """The pictures with the lowest F1 score at IoU 0.5; none where all is right."""
     scored: list[tuple[float, int]] = []
     for index in indices:
-        _, truth = _truth(source, index, with_masks=False)
+        truth = _true_boxes(source, index)
         hits, false, missed = compare(_found(task, source, index, truth, with_masks=False), truth)
         if false + missed:
             scored.append((2 * hits / (2 * hits + false + missed), index))
@@ -188,10 +189,21 @@ def compare(found: Detections, truth: Detections) -> tuple[int, int, int]:
     return hits, len(found) - hits, len(truth) - hits
 
 
-def _truth(source: Source, index: int, *, with_masks: bool = True) -> tuple[Image.Image, Detections]:
+def _truth(source: Source, index: int) -> tuple[Image.Image, Detections]:
     raw = source.read(index)
-    size, masks = (raw.image.height, raw.image.width), raw.masks if with_masks else None
-    return raw.image, Detections(raw.boxes, np.ones(len(raw.labels), np.float32), raw.labels, source.labels, size, masks)
+    size, scores = (raw.image.height, raw.image.width), np.ones(len(raw.labels), np.float32)
+    return raw.image, Detections(raw.boxes, scores, raw.labels, source.labels, size, raw.masks)
+
+
+def _true_boxes(source: Source, index: int) -> Detections:
+    """Without masks, and without reading the picture where a file knows its objects."""
+    if not isinstance(source, CocoPictures):
+        return replace(_truth(source, index)[1], masks=None)
+    picture = source.coco.pictures[index]
+    objects = [each for each in picture.instances if not each.is_crowd]
+    boxes = np.array([each.box for each in objects], np.float32)
+    labels, scores = np.array([each.label for each in objects], np.int64), np.ones(len(objects), np.float32)
+    return Detections(boxes, scores, labels, source.labels, picture.size)
 
 
 def _found(

@@ -152,8 +152,11 @@ def test_malformed_files(case, tmp_path):
 def test_faults_are_counted(tmp_path):
     for at in range(5):
         write(tmp_path / f"{at}.xml", one("cat", 1, 1, 2, "x"))
-    with pytest.raises(ValueError, match=r"5 files can't be converted: .*0\.xml.*; .*1\.xml.*; .*2\.xml.*; \.\.\.$"):
+    with pytest.raises(
+        ValueError, match=r"5 files can't be converted: .*0\.xml.*; .*1\.xml.*; .*2\.xml.*; `internimage"
+    ) as error:
         voc_to_coco(tmp_path, "train")
+    assert "3.xml" not in str(error.value)
 
 
 def test_pictures_that_are_not_there_or_not_clear(tmp_path, devkit):

@@ -77,7 +77,7 @@ class Converted:
 
     Args:
         content: lists of ``images``, ``annotations`` and ``categories``; image names are relative to the set's folder.
-        places: of each annotation, where it came from, such as ``labels/a.txt: line 3``.
+        places: of each annotation, where it came from, such as ``labels/a.txt, line 3``.
         without_file: the pictures that no file says anything of.
     """
 
@@ -113,7 +113,7 @@ def convert_split(
         for place, each in zip(picture.places, picture.objects, strict=True):
             fields = {**each, "category_id": each["category_id"] + first_id}
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
-            places.append(f"{_relative(picture.source, root)}: {place}")
+            places.append(f"{picture.source}{place}")
     categories = [{"id": first_id + index, "name": name} for index, name in enumerate(classes)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     return Converted(content, tuple(places), tuple(each.path for each in pictures if each.source is None))
@@ -157,8 +157,3 @@ def splits_of(root: Path, found: Literal["voc", "yolo"], faults: list[MisreadErr
 def _warn_of_left_out(root: Path) -> None:
     for folder in unlabelled_folders(root):
         log.warning("%s has no labels beside it: left out", folder)
-
-
-def _relative(source: Path | None, root: Path) -> str:
-    assert source is not None, "what has objects has them from a file"
-    return source.relative_to(root).as_posix()

@@ -22,7 +22,7 @@ class Labelled:
         size: (height, width) in pixels.
         objects: annotations in COCO's fields, without ``id`` and ``image_id``; ``category_id`` is the class index.
         source: the file that says so, or None where a picture without objects has none.
-        places: of each object in ``source``, such as ``line 3``.
+        places: of each object in ``source``, such as ``, line 3``.
     """
 
     path: Path
@@ -84,8 +84,8 @@ def read_files(
         faults += listed
     elif listed:
         number = "one file" if num_bad == 1 else f"{num_bad:,} files"
-        shown = "; ".join(map(str, listed[:3])) + ("; ..." if len(listed) > 3 else "")
-        raise ValueError(f"{number} can't be converted: {shown}")
+        shown = "; ".join(map(str, listed[:3]))
+        raise ValueError(f"{number} can't be converted: {shown}; `internimage data check PATH` lists all")
     return found
 
 

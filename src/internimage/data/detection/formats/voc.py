@@ -195,7 +195,7 @@ def _object(numbered: tuple[int, ElementTree.Element], path: Path, index: dict[s
         "area": width * height,
         "iscrowd": int(is_difficult),
     }
-    return f"object {number} ({name})", fields
+    return f": object {number} ({name})", fields
 
 
 def _text(node: ElementTree.Element, key: str, where: str) -> str:

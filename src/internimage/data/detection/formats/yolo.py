@@ -6,6 +6,7 @@ height. A picture without a label file, or with an empty one, has no objects.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -172,7 +173,7 @@ def _object(
 ) -> tuple[str, dict[str, Any]]:
     """A line's place in its file, and its annotation."""
     number, words = numbered
-    return f"line {number}", _annotation(words, f"{path}, line {number}", num_classes, size)
+    return f", line {number}", _annotation(words, f"{path}, line {number}", num_classes, size)
 
 
 def _annotation(words: list[str], where: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def _share(word: str, where: str) -> float:
         raise MisreadError("coordinate is no number", f"{where}: {word!r:.40} is no number; correct it") from None
     if not -_SLACK <= value <= 1 + _SLACK:
         text = f"{where}: {word:.40} is no share between 0 and 1; divide pixels by the picture's size"
-        raise MisreadError("coordinate outside 0 to 1", text)
+        raise MisreadError("coordinate outside 0 to 1" if math.isfinite(value) else "coordinate is no number", text)
     return value
 
 
