@@ -40,13 +40,16 @@ class StillData(DetectionData):
 
 
 class SameChances(Callback):
-    """The random numbers of an epoch (which boxes are sampled) do not depend on what came before it."""
+    """The random numbers of a step (which boxes are sampled) do not depend on what came before it.
+
+    Lightning fetches an epoch's first batch before or after the epoch's start, and fetching takes random numbers.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(1000 * self.seed + trainer.current_epoch)
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(1000 * self.seed + trainer.global_step)
 
 
 @dataclass

@@ -1,0 +1,164 @@
+"""A detector's training leaves what prediction, resuming and evaluation need, and measures what it says."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from internimage import Detector
+from internimage.model import read_checkpoint
+from internimage.model.checkpoints.detector_files import load_detector
+from internimage.tasks.detection.precision import average_precision, coco_truth
+from internimage.tasks.detection.report import detections_of
+
+Run = Any
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*exists and is not empty:UserWarning"),
+]
+
+
+def test_the_history_has_the_numbers_of_coco(finished: Run) -> None:
+    rows = finished.history.rows
+    assert len(rows) == 2
+    assert {"val/map", "val/map50", "val/map75", "val/mask_map", "val/mask_map50", "train/loss", "lr"} <= set(rows[-1])
+    assert all(0 <= row["val/map"] <= row["val/map50"] <= 1 for row in rows)
+
+
+def test_the_exported_weights_find_what_the_task_found(finished: Run) -> None:
+    """File, card and preprocessing together: the boxes of the last evaluation, picture by picture."""
+    state = torch.load(finished.best, weights_only=True)["state_dict"]
+    exported = load_file(finished.weights)
+    assert {f"network.{key}" for key in exported} == set(state)
+    detector = Detector(finished.last, device="cpu")
+    assert detector.labels == finished.datamodule.labels
+    assert detector.framing == finished.datamodule.preprocess
+    source = finished.datamodule.dataset("val").source
+    for index in finished.task.evaluated():
+        image = source.read(index).image
+        expected = detections_of(finished.task.results_of(index), source, (image.height, image.width))
+        found = detector(image)
+        assert found.names == expected.names
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        if len(found):
+            assert found.masks is not None
+            assert expected.masks is not None
+            assert (found.masks == expected.masks).all()
+
+
+def test_the_average_stands_in_for_the_weights(finished: Run) -> None:
+    both = [load_detector(read_checkpoint(finished.last, ema=ema)).model.state_dict() for ema in (True, False)]
+    assert any((both[0][key] != both[1][key]).any() for key in both[0])
+
+
+def test_results_and_truth_are_what_pycocotools_judges(finished: Run, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(finished.task.results()), encoding="utf-8")
+    truth = COCO()
+    truth.dataset = copy.deepcopy(coco_truth(finished.datamodule.dataset("val").source))
+    truth.createIndex()
+    for kind, precision in finished.task.precisions.items():
+        judge = COCOeval(truth, truth.loadRes(str(results)), kind)
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+        ours = np.nan_to_num(list(precision.metrics().values()), nan=-1)
+        np.testing.assert_allclose(ours, judge.stats[:6], atol=1e-6)
+
+
+def test_resumed_training_is_the_uninterrupted_one(run: Run) -> None:
+    run.epochs = 2
+    run.optimizer = {"lr_falls": (1,)}
+    whole = load_file(run.fit().weights)
+    rows = run.history.rows
+    run.folder = run.folder.with_name("halves")
+    run.epochs = 1
+    run.fit()
+    run.epochs = 2
+    run.fit(resume=True)
+    assert [row["train/loss"] for row in run.history.rows] == pytest.approx([row["train/loss"] for row in rows])
+    halves = load_file(run.weights)
+    assert all(torch.allclose(whole[key], halves[key], atol=1e-6) for key in whole)
+    assert rows[1]["lr"] == pytest.approx(0.1 * 2e-3), "the rate has fallen after the first epoch"
+
+
+def test_boxes_alone(run: Run) -> None:
+    run.data = {"masks": False}
+    run.fit(max_epochs=1)
+    assert not run.task.network.config.masks
+    assert set(run.task.precisions) == {"bbox"}
+    assert not any("mask" in key for key in run.history.rows[-1])
+    assert Detector(run.weights, device="cpu")(np.zeros((40, 60, 3), np.uint8)).masks is None
+
+
+def test_a_transformer_trains_too(run: Run) -> None:
+    options = {"num_queries": 20, "d_model": 32, "encoder_layers": 1, "decoder_layers": 2}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    run.data = {"masks": False}
+    run.model = {"family": "deformable_detr", "detector_options": options | heads}
+    run.fit(max_epochs=1)
+    assert run.history.rows[-1]["train/loss"] > 0
+    assert "val/map" in run.history.rows[-1]
+    assert Detector(run.weights, device="cpu").labels == run.datamodule.labels
+
+
+def test_masks_are_not_asked_of_transformers(run: Run) -> None:
+    run.model = {"family": "d_fine"}
+    with pytest.raises(ValueError, match="finds boxes alone; set masks to false"):
+        run.build()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"detector_options": {"fpn_chanels": 16}}, "unknown detector_options"),
+        ({"model_options": {"chanels": 16}}, "unknown model_options"),
+        ({"family": "yolo"}, "family must be one of rcnn, cascade"),
+    ],
+)
+def test_unknown_settings(run: Run, model: dict[str, Any], message: str) -> None:
+    run.model = model
+    with pytest.raises(ValueError, match=message):
+        run.build()
+
+
+def test_begins_with_a_detector_for_other_classes(finished: Run, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """What fits is taken; the layers of its classes start anew, and it is said."""
+    run.model = {"pretrained": str(finished.weights)}
+    run.build()
+    theirs = load_file(finished.weights)
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in run.task.network.state_dict().items())
+    from internimage.structures import LabelMap
+    from internimage.tasks.detection.building import load_pretrained
+
+    names = LabelMap(tuple(f"other {index}" for index in range(len(run.datamodule.labels))))
+    run.model = {}
+    network = run.build().task.network
+    before = copy.deepcopy(network.state_dict())
+    with caplog.at_level("INFO", logger="internimage"):
+        load_pretrained(network, "internimage_femto", str(finished.weights), names)
+    assert "the last layers start anew" in caplog.text
+    kept = "roi_heads.box_heads.0.cls.weight"
+    assert torch.equal(network.state_dict()[kept], before[kept])
+    assert torch.equal(network.state_dict()["rpn.head.conv.0.0.weight"], theirs["rpn.head.conv.0.0.weight"])
+    run.model = {"pretrained": str(finished.weights), "detector_options": {"fpn_channels": 8}}
+    with pytest.raises(ValueError, match="is another detector"):
+        run.build()
+
+
+def test_average_precision_of_what_was_saved(finished: Run) -> None:
+    truth = coco_truth(finished.datamodule.dataset("val").source)
+    again = average_precision(truth, finished.task.results(), "bbox")
+    assert again.ap == pytest.approx(finished.history.rows[-1]["val/map"], abs=1e-9)
