@@ -54,7 +54,6 @@ def test_eight_pictures_by_heart(run: Run, eight: Path, seed: int) -> None:
         }
     }
     run.fit(check_val_every_n_epoch=run.epochs, gradient_clip_val=5.0)
-    print(run.history.rows[-1])
     measured = run.history.rows[-1]
     assert measured["train/loss"] < 0.5 * run.history.rows[0]["train/loss"]
     assert measured["val/map50"] >= 0.95
