@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +42,23 @@ def test_two_processes_leave_one_run(tmp_path: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     tested = run(tmp_path, "test", "--run", "run", "--trainer.devices", "1")
     assert tested.returncode == 0, tested.stderr
+
+
+def test_two_processes_measure_all_pictures(tmp_path: Path) -> None:
+    """An odd number of scenes: padding gives one to both, and it counts once."""
+    scenes = run(tmp_path, "data", "scenes", "drawn", "--train", "4", "--val", "5")
+    assert scenes.returncode == 0, scenes.stderr
+    data = ("--data.init_args.root", "drawn", "--data.init_args.frame", "[64,64]")
+    recipe = ("fit", "--config", "smoke/detection", "--run", "run", *data, "--trainer.limit_val_batches", "1.0", *TWO)
+    result = run(tmp_path, *recipe)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["weights: run/model.safetensors", "report:  run/report.html"]
+    rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert len({row["image_id"] for row in rows}) == 5
+    one = run(tmp_path, "validate", "--run", "run", "--trainer.devices", "1", "--trainer.strategy", "auto")
+    assert one.returncode == 0, one.stderr
+    with (tmp_path / "run" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        logged = max(float(row["val/map"]) for row in csv.DictReader(file))
+    found = re.search(r"^val/map +([\d.]+)$", one.stdout, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(logged, abs=1e-3)
