@@ -55,13 +55,20 @@ def predict_objects(detector: Detector, paths: Sequence[Path], output: Path, *, 
 def write_objects(rows: Sequence[dict[str, Any]], output: Path) -> None:
     """``predictions.json`` with all that is known, ``predictions.csv`` with a line per object, without masks."""
     # A file's name need not be valid text; JSON reads the escape back as the same name.
-    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    text = "[\n" + ",\n".join(map(_image_json, rows)) + "\n]\n"
     (output / "predictions.json").write_text(text, encoding="utf-8", errors="backslashreplace")
     with (output / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "score", "x1", "y1", "x2", "y2"])
         for row in rows:
             writer.writerows([row["image"], each["label"], each["score"], *each["box"]] for each in row["objects"])
+
+
+def _image_json(row: dict[str, Any]) -> str:
+    """An image in JSON with a line per object: people read it, too."""
+    head = json.dumps({**row, "objects": []}, ensure_ascii=False)
+    objects = ",\n  ".join(json.dumps(each, ensure_ascii=False) for each in row["objects"])
+    return head.removesuffix("[]}") + (f"[\n  {objects}]}}" if objects else "[]}")
 
 
 def picture_names(paths: Sequence[Path]) -> list[str]:
