@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from internimage import Detections, Detector, Framing, InternImageConfig, LabelMap
 from internimage.data import ImageReadError
+from internimage.data.detection.images import pad_batch, prepare
 from internimage.data.detection.rle import decode_masks
 from internimage.data.scenes import Scenes
 from internimage.inference.detection import detections_json
@@ -86,6 +87,28 @@ def test_every_kind_of_source_gives_the_same(detector: Detector, pictures: list[
     assert [result.source for result in results] == [str(path), str(path), None, None, None]
 
 
+def test_it_says_what_the_network_says(detector: Detector, pictures: list[Image.Image]) -> None:
+    """Not only consistent with itself: equal to preparation, padding and network done by hand."""
+    model = network()
+    for picture, found in zip(pictures, detector(pictures), strict=True):
+        image, placement = prepare(picture, Framing((96, 160)))
+        with torch.inference_mode():
+            (expected,) = model(pad_batch([image]), [placement])
+        np.testing.assert_allclose(found.boxes, expected.boxes.numpy(), atol=1e-4)
+        np.testing.assert_allclose(found.scores, expected.scores.numpy(), atol=1e-6)
+        assert found.labels.tolist() == expected.labels.tolist()
+        assert found.masks is not None
+        assert expected.masks is not None
+        assert (found.masks != expected.masks.numpy()).sum() <= 2
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 7])
+def test_pictures_of_one_size_in_batches(detector: Detector, batch_size: int) -> None:
+    scenes = [Scenes("val", 5).read(index).image for index in range(5)]
+    for one, other in zip(detector(scenes), detector(scenes, batch_size=batch_size), strict=True):
+        same(one, other)
+
+
 def test_batches_do_not_change_the_answer(detector: Detector, pictures: list[Image.Image]) -> None:
     """Same sizes give the same; other sizes in a batch are padding, which the network sees at the border alone."""
     single = [detector(picture) for picture in pictures]
@@ -157,6 +180,30 @@ def test_several_sizes_keep_the_best_of_each(weights: Path, pictures: list[Image
     same(one, Detector(weights, device="cpu")(pictures[0]), 0)
 
 
+def test_of_two_equal_boxes_one_stays(weights: Path, pictures: list[Image.Image]) -> None:
+    """The same view twice shows nothing new; the settings hold for what was put together."""
+    once = Detector(weights, device="cpu")(pictures[0])
+    twice = Detector(weights, device="cpu", sides=(96, 96))(pictures[0])
+    same(once, twice, 0)
+    assert once.masks is not None
+    assert twice.masks is not None
+    assert (once.masks == twice.masks).all()
+    few = Detector(weights, device="cpu", sides=(64, 96), flip=True, limit=4, score=0.3)(pictures[0])
+    assert len(few) == 4
+    assert (few.scores > 0.3).all()
+    assert (few.boxes >= 0).all()
+    assert (few.boxes <= np.array([*pictures[0].size] * 2) + 1e-3).all()
+
+
+def test_only_unreadable_images(detector: Detector, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    results = list(detector.stream(paths, batch_size=2))
+    assert [type(each) for each in results] == [ImageReadError, ImageReadError]
+    assert [path.name in str(error) for path, error in zip(paths, results, strict=True)] == [True, True]
+    with pytest.raises(ImageReadError, match="type int"):
+        detector([3])  # pyright: ignore
+
+
 def test_unreadable_images(detector: Detector, pictures: list[Image.Image], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -196,9 +243,38 @@ def test_files_without_names(classes: int, first: str, tmp_path: Path) -> None:
     assert found(Image.new("RGB", (64, 48))).masks is None
 
 
-def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["backbone.stem.conv1.weight", "rpn.head.bbox_pred.bias", "mask_heads.0.logits.bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, where: str, value: float) -> None:
+    """No score of theirs is above any threshold: all images would seem to be empty."""
     broken = network()
-    torch.nn.init.constant_(broken.roi_heads.box_heads[0].reg.bias, float("nan"))
+    name = next(name for name in broken.state_dict() if name.endswith(where))
+    broken.state_dict()[name].view(-1)[0] = value
     path = save_detector(broken, tmp_path / "nan.safetensors", labels=NAMES)
-    with pytest.raises(ValueError, match="are not finite"):
-        Detector(path, device="cpu")(Image.new("RGB", (64, 48), "white"))
+    with pytest.raises(ValueError, match=r"nan\.safetensors holds weights that are not finite; its training diverged"):
+        Detector(path, device="cpu")
+
+
+def test_boxes_that_are_no_numbers(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    """Whatever made them so after the file was read."""
+    broken = Detector(save_detector(network(masks=False), tmp_path / "clothes.safetensors"), device="cpu")
+    torch.nn.init.constant_(broken.model.state_dict()["roi_heads.box_heads.0.reg.bias"], float("nan"))
+    with pytest.raises(ValueError, match=r"clothes\.safetensors gives boxes or scores that are not finite; .* other"):
+        broken(pictures[0])
+
+
+def test_what_a_transformer_does_not_have(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from internimage.model.detection.detr import DetrConfig, InternImageDetr
+
+    options = {"num_queries": 10, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
+    options |= {"decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    model = InternImageDetr(DetrConfig(BACKBONE, 3, "deformable_detr", options))
+    path = save_detector(model, tmp_path / "detr.safetensors", labels=NAMES, framing=Framing((96, 160)))
+    found = Detector(path, device="cpu", score=0.0, limit=6)(Image.new("RGB", (120, 90), "white"))
+    assert len(found) <= 6
+    assert found.masks is None
+    with pytest.raises(
+        ValueError, match=r"detr\.safetensors holds a detector without nms_threshold; leave that option"
+    ):
+        Detector(path, device="cpu", nms=0.5)

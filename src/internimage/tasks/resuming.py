@@ -84,7 +84,8 @@ def _check_parts(theirs: Card, mine: Card, path: str) -> None:
     """Of networks that are more than a backbone and a head: what they are made of."""
     if theirs.task != mine.task:
         raise ValueError(f"{path} holds a network for {theirs.task}, but the run is one of {mine.task}")
-    keys = sorted({*theirs.settings, *mine.settings} - _FREE_SETTINGS)
+    # What only one of them says came with a newer version.
+    keys = sorted((theirs.settings.keys() & mine.settings.keys()) - _FREE_SETTINGS)
     differing = [key for key in keys if theirs.settings.get(key) != mine.settings.get(key)]
     if differing:
         pairs = [f"{key}={theirs.settings.get(key)!r}, not {mine.settings.get(key)!r}" for key in differing]

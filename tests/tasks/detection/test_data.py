@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from internimage.data.detection.augment import DetectionAugmentation
 from internimage.structures import Framing, LabelMap
 from internimage.tasks.detection import DetectionData
 from internimage.tasks.detection.precision import average_precision, category_ids, coco_truth
@@ -90,6 +92,18 @@ def test_masks_where_there_are_none(own: Path) -> None:
     assert data(own).dataset("train")[0].masks is None
 
 
+def test_masks_that_only_training_has(own: Path) -> None:
+    """Said before training, not by the first validation."""
+    change(own, "val", without_masks)
+    with pytest.raises(
+        ValueError, match=r"val\.json: \d+ objects have no mask \(the first is annotation 1\); set data"
+    ):
+        data(own).setup("fit")
+    boxes = data(own, masks=False)
+    boxes.setup("fit")
+    assert boxes.dataset("val")[0].masks is None
+
+
 def test_what_is_wrong_shows_before_training(own: Path) -> None:
     def spoil(values: dict[str, Any]) -> None:
         values["annotations"][0]["bbox"][0] = float("nan")
@@ -149,6 +163,92 @@ def test_category_ids_of_another_order(own: Path) -> None:
         for each in truth["annotations"]
     ]
     assert average_precision(truth, perfect, "bbox").ap == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning", "ignore:.*LeafSpec:FutureWarning")
+def test_the_evaluation_counts_by_the_trainings_labels(own: Path, run: Run) -> None:
+    """Of a validation file that numbers its categories backwards and lacks the first class of the training."""
+
+    def backwards(values: dict[str, Any]) -> None:
+        dropped = {each["id"] for each in values["categories"] if each["name"] == first}
+        values["annotations"] = [each for each in values["annotations"] if each["category_id"] not in dropped]
+        values["categories"] = [
+            {"id": 50 - each["id"], "name": each["name"]} for each in values["categories"] if each["id"] not in dropped
+        ]
+        for each in values["annotations"]:
+            each["category_id"] = 50 - each["category_id"]
+
+    first = data(own).labels[0]
+    change(own, "val", backwards)
+    run.root = own
+    run.build()
+    run.trainer.validate(run.task, run.datamodule, verbose=False)
+    source = run.datamodule.dataset("val").source
+    assert category_ids(source) == (49, *range(48, 39, -1)), "the first has an id that the file does not use"
+    counts = np.bincount([label for index in range(5) for label in source.read(index).labels], minlength=10)
+    precision = run.task.precisions["bbox"]
+    assert precision.objects.tolist() == counts.tolist()
+    assert np.isnan(precision.per_class[0]).tolist() == (counts == 0).tolist()
+    assert {row["category_id"] for row in run.task.results()} <= set(category_ids(source))
+
+
+def test_classes_that_training_does_not_know_are_refused(own: Path) -> None:
+    def another(values: dict[str, Any]) -> None:
+        values["categories"].append({"id": 99, "name": "Umbrella"})
+
+    change(own, "val", another)
+    with pytest.raises(ValueError, match=r"val\.json: category 99: the training set has no class 'Umbrella'"):
+        data(own).setup("validate")
+
+
+def test_the_names_of_coco_itself(scenes: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(scenes / "images" / split, tmp_path / f"{split}2017")
+        target = tmp_path / f"annotations/instances_{split}2017.json"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(scenes / f"annotations/{split}.json", target)
+    found = data(tmp_path)
+    found.setup("fit")
+    assert [len(found.dataset(split)) for split in ("train", "val")] == [6, 5]
+    assert found.preprocess == Framing((800, 1333))
+
+
+def test_test_pictures_where_there_are_some(own: Path) -> None:
+    shutil.copytree(own / "images/train", own / "images/test")
+    shutil.copy(own / "annotations/train.json", own / "annotations/test.json")
+    found = data(own)
+    found.setup("test")
+    assert len(found.dataset("test")) == 6
+    assert found.dataset("test").augmentation is None
+    assert found.dataset("train").augmentation == DetectionAugmentation()
+
+
+def test_a_crowd_needs_no_mask(own: Path) -> None:
+    """It is left out of training anyway, and what is found in it counts neither as right nor as wrong."""
+
+    def crowd(values: dict[str, Any]) -> None:
+        values["annotations"][0]["iscrowd"] = 1
+        del values["annotations"][0]["segmentation"]
+
+    plain = sum(len(data(own).dataset("train")[index].boxes) for index in range(6))
+    for split in ("train", "val"):
+        change(own, split, crowd)
+    found = data(own, masks=True, augmentation=DetectionAugmentation(hflip=0))
+    found.setup("fit")
+    assert sum(len(found.dataset("train")[index].boxes) for index in range(6)) == plain - 1
+    truth = coco_truth(found.dataset("val").source)
+    assert all("segmentation" in each for each in truth["annotations"])
+    perfect = [{**each, "score": 1.0} for each in truth["annotations"][1:]]
+    inside = {**truth["annotations"][0], "score": 0.9, "segmentation": perfect[0]["segmentation"]}
+    for kind in ("bbox", "segm"):
+        assert average_precision(truth, perfect, kind).ap == pytest.approx(1)
+    assert average_precision(truth, [*perfect, inside], "bbox").ap == pytest.approx(1)
+
+
+def test_masks_that_are_not_wanted(scenes: Path) -> None:
+    found = data(scenes, masks=False)
+    assert found.dataset("train")[0].masks is None
+    assert found.dataset("val")[0].masks is None
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"num_workers": -1}, {"frame": (96, 64)}])

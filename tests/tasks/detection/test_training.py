@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from internimage import Detector
+from internimage import Detector, InternImageConfig, create_model, save_checkpoint
 from internimage.model import read_checkpoint
 from internimage.model.checkpoints.detector_files import load_detector
 from internimage.tasks.detection.precision import average_precision, coco_truth
 from internimage.tasks.detection.report import detections_of
 
 Run = Any
+TINY = {"channels": 8, "groups": (1, 2, 4, 8), "depths": (1, 1, 1, 1)}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
@@ -58,6 +60,24 @@ def test_the_exported_weights_find_what_the_task_found(finished: Run) -> None:
 def test_the_average_stands_in_for_the_weights(finished: Run) -> None:
     both = [load_detector(read_checkpoint(finished.last, ema=ema)).model.state_dict() for ema in (True, False)]
     assert any((both[0][key] != both[1][key]).any() for key in both[0])
+
+
+def test_every_picture_is_judged_once(finished: Run) -> None:
+    source = finished.datamodule.dataset("val").source
+    assert finished.task.evaluated() == list(range(5))
+    for index, picture in enumerate(source.coco.pictures):
+        assert {row["image_id"] for row in finished.task.results_of(index)} <= {picture.id}
+    assert len(finished.task.results()) == sum(len(finished.task.results_of(index)) for index in range(5)) > 0
+    assert finished.task.results_of(99) == []
+    objects = sum(len(picture.instances) for picture in source.coco.pictures)
+    assert [int(each.objects.sum()) for each in finished.task.precisions.values()] == [objects, objects]
+
+
+def test_the_loss_is_the_sum_of_what_is_logged(finished: Run) -> None:
+    logged = {name: float(value) for name, value in finished.trainer.callback_metrics.items()}
+    parts = [f"train/{name}" for name in ("rpn_class", "rpn_box", "stage0_class", "stage0_box", "stage0_mask")]
+    assert logged["train/loss"] == pytest.approx(sum(logged[name] for name in parts), rel=1e-5)
+    assert {name for name in logged if name.startswith("train/")} == {"train/loss", *parts}
 
 
 def test_results_and_truth_are_what_pycocotools_judges(finished: Run, tmp_path: Path) -> None:
@@ -103,6 +123,20 @@ def test_boxes_alone(run: Run) -> None:
     assert Detector(run.weights, device="cpu")(np.zeros((40, 60, 3), np.uint8)).masks is None
 
 
+def test_data_without_masks_makes_a_detector_without(run: Run, tmp_path: Path) -> None:
+    run.root = Path(shutil.copytree(run.root, tmp_path / "boxes"))
+    for path in (run.root / "annotations").iterdir():
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for each in values["annotations"]:
+            del each["segmentation"]
+        path.write_text(json.dumps(values), encoding="utf-8")
+    run.fit(max_epochs=1)
+    assert not run.task.network.config.masks
+    assert not any("mask" in key for key in (*run.history.rows[-1], *run.trainer.callback_metrics))
+    assert not any("segmentation" in row for row in run.task.results())
+    assert not Detector(run.weights, device="cpu").has_masks
+
+
 def test_a_transformer_trains_too(run: Run) -> None:
     options = {"num_queries": 20, "d_model": 32, "encoder_layers": 1, "decoder_layers": 2}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
@@ -126,12 +160,41 @@ def test_masks_are_not_asked_of_transformers(run: Run) -> None:
         ({"detector_options": {"fpn_chanels": 16}}, "unknown detector_options"),
         ({"model_options": {"chanels": 16}}, "unknown model_options"),
         ({"family": "yolo"}, "family must be one of rcnn, cascade"),
+        (
+            {"model_options": {"stem_strides": [1, 1]}},
+            r"maps of strides \(4, 8, 16, 32\), but stem_strides \(1, 1\) make",
+        ),
+        ({"model_options": {"in_chans": 1}}, "a detector takes RGB pictures; leave in_chans 1 out"),
     ],
 )
 def test_unknown_settings(run: Run, model: dict[str, Any], message: str) -> None:
     run.model = model
     with pytest.raises(ValueError, match=message):
         run.build()
+
+
+def test_begins_with_a_classifiers_backbone(run: Run, tmp_path: Path) -> None:
+    """Its head stays behind; the detector's layer scale, which it has not, begins at 1 and changes nothing."""
+    config = InternImageConfig.from_variant("femto", num_classes=7, **TINY)
+    path = save_checkpoint(create_model(config), tmp_path / "seven.safetensors")
+    for more in ({}, {"layer_scale": 1.0}):
+        run.model = {"pretrained": str(path), "model_options": {**TINY, **more}}
+        mine, theirs = run.build().task.network.state_dict(), load_file(path)
+        taken = [key for key in mine if key in theirs]
+        assert all(torch.equal(mine[key], theirs[key]) for key in taken)
+        left = {key for key in mine if key.startswith("backbone.") and key not in theirs}
+        assert left == {key for key in mine if "layer_scale" in key}
+        assert bool(left) == bool(more)
+    run.model = {"pretrained": str(path), "model_options": {**TINY, "depths": [1, 1, 2, 1]}}
+    with pytest.raises(ValueError, match=r"seven\.safetensors holds .*, but the model is"):
+        run.build()
+
+
+def test_boxes_alone_begin_with_a_detector_of_masks(finished: Run, run: Run) -> None:
+    run.data, run.model = {"masks": False}, {"pretrained": str(finished.weights)}
+    mine, theirs = run.build().task.network.state_dict(), load_file(finished.weights)
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    assert set(theirs) - set(mine) == {key for key in theirs if "mask_heads" in key}
 
 
 def test_begins_with_a_detector_for_other_classes(finished: Run, run: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from internimage.data.detection.annotations import Instance
 from internimage.data.detection.augment import DetectionAugmentation
 from internimage.data.detection.coco import CocoSet, read_coco
 from internimage.data.detection.dataset import Batch, CocoPictures, DetectionDataset, Source, collate
@@ -83,14 +84,9 @@ class DetectionData(LightningDataModule):
         """Whether there are instance masks to learn."""
         if self.root == SCENES:
             return self._asked_masks is not False
-        source = self._train.pictures
-        lacking = [each for picture in source for each in picture.instances if each.segmentation is None]
-        if self._asked_masks and lacking:
-            raise ValueError(
-                f"{self._train.path}: {len(lacking)} objects have no mask (the first is annotation {lacking[0].id}); "
-                "set data.init_args.masks to false for boxes alone"
-            )
-        return not lacking if self._asked_masks is None else self._asked_masks
+        if self._asked_masks:
+            _check_masks(self._train)
+        return not _lacking_masks(self._train) if self._asked_masks is None else self._asked_masks
 
     def dataset(self, split: Split) -> DetectionDataset:
         """The pictures of one split; those for training are varied. Without test pictures ``test`` is ``val``."""
@@ -110,7 +106,10 @@ class DetectionData(LightningDataModule):
             found = self._find("val")
         if found is None:
             raise ValueError(f"{self.root} has no {split} split; name its file with data.init_args.files")
-        return CocoPictures(_checked(*found, labels=self._train.labels), with_masks=self.masks)
+        pictures = _checked(*found, labels=self._train.labels)
+        if self.masks:
+            _check_masks(pictures)
+        return CocoPictures(pictures, with_masks=self.masks)
 
     @cached_property
     def _train(self) -> CocoSet:
@@ -173,3 +172,17 @@ def _checked(annotations: Path, images: Path, *, labels: LabelMap | None = None)
     if mended := found.summary():
         log.info("%s: %s", annotations, mended)
     return found
+
+
+def _lacking_masks(found: CocoSet) -> list[Instance]:
+    """Objects without a mask; crowds need none."""
+    every = (each for picture in found.pictures for each in picture.instances)
+    return [each for each in every if each.segmentation is None and not each.is_crowd]
+
+
+def _check_masks(found: CocoSet) -> None:
+    if lacking := _lacking_masks(found):
+        raise ValueError(
+            f"{found.path}: {len(lacking)} objects have no mask (the first is annotation {lacking[0].id}); "
+            "set data.init_args.masks to false for boxes alone"
+        )

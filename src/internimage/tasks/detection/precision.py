@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from internimage.data.detection.annotations import Instance
 from internimage.data.detection.dataset import CocoPictures, Source
 from internimage.data.detection.rle import encode_masks
 from internimage.model.detection import Detected
@@ -159,7 +160,7 @@ def _described(source: Source, index: int) -> tuple[dict[str, Any], list[dict[st
     if isinstance(source, CocoPictures):
         picture = source.coco.pictures[index]
         image = {"id": number, "file_name": picture.path.name, "height": picture.size[0], "width": picture.size[1]}
-        rows = [(each.box, each.label, each.area, each.is_crowd, each.segmentation) for each in picture.instances]
+        rows = [(each.box, each.label, each.area, each.is_crowd, _outline(each)) for each in picture.instances]
     else:
         raw = source.read(index)
         image = {"id": number, "file_name": f"{number}.png", "height": raw.image.height, "width": raw.image.width}
@@ -175,6 +176,14 @@ def _described(source: Source, index: int) -> tuple[dict[str, Any], list[dict[st
         common = {"image_id": number, "category_id": ids[int(label)], "bbox": box, "area": area}
         objects.append(common | {"iscrowd": int(is_crowd)} | ({} if mask is None else {"segmentation": mask}))
     return image, objects
+
+
+def _outline(instance: Instance) -> Any:
+    """An instance's mask; a crowd, which has no shape of its own, may be its box."""
+    if instance.segmentation is not None or not instance.is_crowd:
+        return instance.segmentation
+    x1, y1, x2, y2 = instance.box
+    return [[x1, y1, x2, y1, x2, y2, x1, y2]]
 
 
 def _areas(boxes_R4: NDArray[np.float32]) -> NDArray[Any]:
