@@ -19,7 +19,7 @@ demo: $(READY) ## train, test and predict on the shipped images; the result is r
 	$(BIN)/internimage demo
 
 test: $(READY) ## the tests: offline, on a CPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## formatting, linting, types, import layers, layout
 	$(BIN)/ruff format --check .

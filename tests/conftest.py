@@ -17,6 +17,11 @@ SHARED = REPOSITORY.parent / "shared"
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first (Triton's interpreter): of two processes the other one does the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_dcnv3_triton.py")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
