@@ -123,8 +123,8 @@ def test_predictions_are_never_overwritten_by_accident(program: Program, smoke: 
         (["p.png", "--output", "p.png"], "--output p.png is a file; give a folder"),
         (["p.png", "--output", "p.png/below"], "p.png/below: Not a directory"),
         (["p.png", "--output", "/dev/null/x"], "/dev/null/x: Not a directory"),
-        (["p.png", "--output", "out", "--top", "0"], "--top and --batch_size must be 1 or more, got 0 and 32"),
-        (["p.png", "--output", "out", "--batch_size", "0"], "--top and --batch_size must be 1 or more, got 5 and 0"),
+        (["p.png", "--output", "out", "--top", "0"], "--top must be 1 or more, got 0"),
+        (["p.png", "--output", "out", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
         (["p.png", "--output", "out", "--device", "abacus"], "device 'abacus' is not available here"),
     ],
 )
