@@ -13,6 +13,7 @@ from internimage import create_model, save_checkpoint
 from internimage.data import SAMPLE_LABELS, SAMPLE_PREPROCESS
 
 
+@pytest.mark.slow
 def test_a_table_of_every_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = create_model("internimage_femto", num_classes=10, in_chans=1)

@@ -12,6 +12,9 @@ from internimage.model.variants import variant_config
 SMALL = ("internimage_femto", "internimage_t")
 # A minute for each of the largest.
 COMPILED = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
+# One of each form: without and with layer scale, post-norm, the largest head.
+FORMS = (*SMALL, "internimage_s", "internimage_h")
+EXPORTED = [name if name in FORMS else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
 SIZES = ((2, 96, 80), (3, 64, 128), (5, 75, 109))
 
 
@@ -35,7 +38,7 @@ def test_compiles_once_for_all_sizes(name: str) -> None:
             assert [tuple(compiled(images(*size)).shape) for size in SIZES] == [(size[0], 1000) for size in SIZES]
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", EXPORTED)
 def test_exports_as_one_program_with_open_sizes(name: str) -> None:
     model, dynamic = build(name), torch.export.Dim.DYNAMIC
     program = torch.export.export(model, (images(*SIZES[0]),), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
