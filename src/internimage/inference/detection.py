@@ -74,7 +74,7 @@ class Detector:
             raise ValueError(f"{self._path} holds weights that are not finite; {_OTHERS}")
         classes = loaded.model.config.num_classes
         self.labels = loaded.labels or coco_labels(classes) or LabelMap.numbered(classes)
-        self.has_masks = bool(getattr(loaded.model.config, "masks", False))
+        self.has_masks = loaded.model.config.masks
         mirrorings = (False, True) if flip else (False,)
         self._views = [(framing, mirrored) for framing in self._framings(sides) for mirrored in mirrorings]
         self._limit: int = loaded.model.config.detections

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from internimage.model.checkpoints.detectors import from_mmdetection
 from internimage.model.checkpoints.files import (
+    CLASSIFICATION,
     DETECTION,
     Card,
     Checkpoint,
@@ -185,7 +186,7 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
 
 def holds_detector(found: Checkpoint) -> bool:
     """Whether a file's weights are a detector's."""
-    if found.card is not None and found.card.task != "classification":
+    if found.card is not None and found.card.task != CLASSIFICATION:
         return found.card.task == DETECTION
     return any(key.startswith("rpn_head.") for key in found.foreign)
 

@@ -137,8 +137,10 @@ def save_checkpoint(
     """
     path = Path(path)
     if not isinstance(model, InternImage | InternImageClassifier):
-        hint = "; model.checkpoints.detector_files has save_detector" if "Detector" in type(model).__name__ else ""
-        raise ValueError(f"model must be an InternImage backbone or classifier, got {type(model).__name__}{hint}")
+        name = type(model).__name__
+        raise ValueError(
+            f"model must be an InternImage backbone or classifier, got {name}; save_detector saves detectors"
+        )
     check_target(path, overwrite=overwrite)
     classes = model.num_classes if isinstance(model, InternImageClassifier) else 0
     if labels is not None and len(labels) != classes:

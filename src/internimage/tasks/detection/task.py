@@ -146,9 +146,7 @@ class DetectionTask(BaseTask):
     def _judge(self, split: Split) -> None:
         self._gather()
         truth, results = coco_truth(self._dataset(split).source, self.evaluated()), self.results()
-        has_masks = getattr(self.network.config, "masks", False) and all(
-            "segmentation" in each for each in truth["annotations"]
-        )
+        has_masks = self.network.config.masks and all("segmentation" in each for each in truth["annotations"])
         kinds: list[Kind] = ["bbox", "segm"] if has_masks else ["bbox"]
         self.precisions = {kind: average_precision(truth, results, kind) for kind in kinds}
         for kind, precision in self.precisions.items():
