@@ -6,23 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
 
-import torch
-from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from internimage.data import SAMPLE_LABELS, SAMPLE_PREPROCESS, labels_in, open_samples, open_split, to_tensor
 from internimage.data.augment import Augmentation, batch_mixer, train_transform
 from internimage.structures import LabelMap, Preprocess
+from internimage.tasks.base_data import BaseData, Split
 
 SAMPLE = "sample"
-Split = Literal["train", "val", "test"]
 
 
-class ClassificationData(LightningDataModule):
+class ClassificationData(BaseData):
     """Images in one folder per class, or the sample set that ships with the package.
 
     ``root`` holds ``train`` and ``val`` (and perhaps ``test``) with class folders inside, or class folders directly
@@ -53,25 +50,15 @@ class ClassificationData(LightningDataModule):
         val_fraction: float = 0.1,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(root, batch_size, num_workers)
         base = preprocess or (SAMPLE_PREPROCESS if root == SAMPLE else Preprocess())
-        self.root = root
         self.preprocess = base if image_size is None else replace(base, size=image_size)
         self.augmentation = augmentation or Augmentation()
         self.label_smoothing = label_smoothing
-        self.batch_size, self.num_workers = batch_size, num_workers
         self.val_fraction, self.seed = val_fraction, seed
         self._datasets: dict[Split, Dataset[tuple[Tensor, int]]] = {}
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-
-    def __str__(self) -> str:
-        # Lightning's opens every split, and the command line's parser asks for it.
-        return f"{type(self).__name__}({self.root})"
 
     @cached_property
     def labels(self) -> LabelMap:
@@ -101,26 +88,6 @@ class ClassificationData(LightningDataModule):
             seed=self.seed,
         )
 
-    def setup(self, stage: str) -> None:
-        """Find the images of a stage, so that what is wrong with the folder shows before anything is computed."""
-        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for split in splits.get(stage, ()):
-            self.dataset(split)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
-        dataset: Any = self.dataset("train")
-        processes = self.trainer.world_size if self.trainer else 1
-        return self._loader(dataset, shuffle=True, drop_last=len(dataset) // processes >= self.batch_size)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """All validation images in order."""
-        return self._loader(self.dataset("val"))
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """All test images in order (the validation images where there are none)."""
-        return self._loader(self.dataset("test"))
-
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Mix images and smooth targets, on the device, in training only."""
         trainer = self.trainer
@@ -131,14 +98,3 @@ class ClassificationData(LightningDataModule):
     @cached_property
     def _mixer(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         return batch_mixer(self.augmentation, len(self.labels), self.label_smoothing)
-
-    def _loader(self, dataset: Dataset[Any], *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )

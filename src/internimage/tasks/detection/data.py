@@ -6,11 +6,8 @@ import logging
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from internimage.data.detection.annotations import Instance
 from internimage.data.detection.augment import DetectionAugmentation
@@ -19,16 +16,16 @@ from internimage.data.detection.dataset import Batch, CocoPictures, DetectionDat
 from internimage.data.detection.files import find_coco
 from internimage.data.scenes import Scenes
 from internimage.structures import Framing, LabelMap
+from internimage.tasks.base_data import BaseData, Split
 
 log = logging.getLogger(__name__)
 SCENES = "scenes"
-Split = Literal["train", "val", "test"]
 # Enough for a demonstration and for a smoke test; `limit_train_batches` and its like take fewer.
 _SIDE = 128
 _SCENES: dict[Split, int] = {"train": 1000, "val": 200, "test": 200}
 
 
-class DetectionData(LightningDataModule):
+class DetectionData(BaseData):
     """Pictures and an annotation file in COCO's format per split, or the scenes that ship with the package.
 
     ``root`` holds ``annotations/train.json`` with ``images/train/``, or ``annotations/instances_train2017.json`` with
@@ -48,6 +45,8 @@ class DetectionData(LightningDataModule):
         num_workers: processes that read pictures; 0 reads in the training process.
     """
 
+    collate = staticmethod(collate)
+
     def __init__(
         self,
         root: str,
@@ -59,18 +58,13 @@ class DetectionData(LightningDataModule):
         batch_size: int = 2,
         num_workers: int = 2,
     ) -> None:
-        super().__init__()
+        super().__init__(root, batch_size, num_workers)
         base = preprocess or (Framing((_SIDE, _SIDE)) if root == SCENES else Framing())
-        self.root, self.files = root, files or {}
+        self.files = files or {}
         self.preprocess = base if frame is None else replace(base, frame=tuple(frame))
         self.augmentation = augmentation or DetectionAugmentation()
-        self.batch_size, self.num_workers = batch_size, num_workers
         self._asked_masks = masks
         self._sets: dict[Split, DetectionDataset] = {}
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
         if wrong := [name for name, pair in self.files.items() if name not in _SCENES or len(pair) != 2]:
             raise ValueError(f"files needs [annotations, images] for train, val and perhaps test; wrong: {wrong}")
 
@@ -128,41 +122,9 @@ class DetectionData(LightningDataModule):
             return root / annotations, root / images
         return find_coco(root, split)
 
-    def setup(self, stage: str) -> None:
-        """Read the annotations of a stage, so that what is wrong with them shows before anything is computed."""
-        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for split in splits.get(stage, ()):
-            self.dataset(split)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
-        dataset = self.dataset("train")
-        processes = self.trainer.world_size if self.trainer else 1
-        return self._loader(dataset, shuffle=True, drop_last=len(dataset) // processes >= self.batch_size)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """All validation pictures in order."""
-        return self._loader(self.dataset("val"))
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """All test pictures in order (the validation pictures where there are none)."""
-        return self._loader(self.dataset("test"))
-
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """A batch moves as a whole."""
         return batch.to(device, non_blocking=True)
-
-    def _loader(self, dataset: DetectionDataset, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
 
 
 def _checked(annotations: Path, images: Path, *, labels: LabelMap | None = None) -> CocoSet:
