@@ -164,7 +164,10 @@ class BaseTask(LightningModule):
             return int(total), 0
         if (warmup := self.optimizer_settings.warmup_steps) is not None:
             # A short training of a recipe for a long one has less room for it.
-            return int(total), min(warmup, int(total) // 2)
+            room = int(total) // 2
+            if warmup > room and trainer.is_global_zero:
+                log.warning("the warm-up of %d steps is cut to %d, half of the training", warmup, room)
+            return int(total), min(warmup, room)
         if not 0 <= epochs * per_epoch < total:
             all_epochs = f"{total / per_epoch:g}" if per_epoch else "no"
             raise ValueError(

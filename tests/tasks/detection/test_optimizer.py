@@ -69,3 +69,11 @@ def test_falls_that_make_no_sense(falls: tuple[int, ...]) -> None:
         ValueError, match=r"optimizer\.lr_falls must be rising epochs from 1 on, such as \[8, 11\]; got"
     ):
         OptimizerSettings(lr_falls=falls)
+
+
+def test_a_warm_up_without_room_is_cut_and_said(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Two epochs of three steps have no room for five."""
+    run.optimizer = {"warmup_steps": 5}
+    with caplog.at_level("WARNING", logger="internimage"):
+        run.fit(limit_val_batches=0)
+    assert "the warm-up of 5 steps is cut to 3, half of the training" in caplog.text
