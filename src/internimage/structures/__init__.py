@@ -1,0 +1,19 @@
+"""Values that travel between rooms: label names, preprocessing, and what a network says of an image."""
+
+from internimage.structures.classification import Classification, Preprocess
+from internimage.structures.detection import Detections, Framing, Placement
+from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
+from internimage.structures.segmentation import SegmentationMap, Viewing
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Classification",
+    "Detections",
+    "Framing",
+    "LabelMap",
+    "Placement",
+    "Preprocess",
+    "SegmentationMap",
+    "Viewing",
+]
