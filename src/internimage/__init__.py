@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from internimage.inference import Classifier
     from internimage.inference.detection import Detector
+    from internimage.inference.segmentation import Segmenter
     from internimage.model import (
         DCNv3,
         InternImage,
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from internimage.ops.dcnv3 import dcnv3, explain_dcnv3
-    from internimage.structures import Classification, Detections, Framing, LabelMap, Preprocess
+    from internimage.structures import (
+        Classification,
+        Detections,
+        Framing,
+        LabelMap,
+        Preprocess,
+        SegmentationMap,
+        Viewing,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,6 +47,9 @@ _HOME = {
     "InternImageConfig": "internimage.model",
     "LabelMap": "internimage.structures",
     "Preprocess": "internimage.structures",
+    "SegmentationMap": "internimage.structures",
+    "Segmenter": "internimage.inference.segmentation",
+    "Viewing": "internimage.structures",
     "create_model": "internimage.model",
     "dcnv3": "internimage.ops.dcnv3",
     "explain_dcnv3": "internimage.ops.dcnv3",
@@ -57,6 +69,9 @@ __all__ = [
     "InternImageConfig",
     "LabelMap",
     "Preprocess",
+    "SegmentationMap",
+    "Segmenter",
+    "Viewing",
     "create_model",
     "dcnv3",
     "explain_dcnv3",

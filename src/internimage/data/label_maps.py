@@ -22,9 +22,6 @@ from internimage.data.images import ImageReadError, images_below, read_as, read_
 
 LabelValues = NDArray[np.uint8] | NDArray[np.uint16]
 
-IGNORED = 255
-"""The value that by custom marks pixels of no class, which training and measuring leave out."""
-
 LABEL_FOLDERS = ("labels", "masks", "annotations")
 """What a folder of label maps may be called, beside ``images``, with capitals or not."""
 

@@ -3,12 +3,15 @@
 from internimage.structures.classification import Classification, Preprocess
 from internimage.structures.detection import Detections, Framing, Placement
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
-from internimage.structures.segmentation import SegmentationMap, Viewing
+from internimage.structures.segmentation import IGNORED, MOST_CLASSES, Colour, SegmentationMap, Viewing
 
 __all__ = [
+    "IGNORED",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "MOST_CLASSES",
     "Classification",
+    "Colour",
     "Detections",
     "Framing",
     "LabelMap",

@@ -9,7 +9,8 @@ import numpy as np
 
 from internimage.cli.data.printing import print_findings, table
 from internimage.data.detection.coco import Finding
-from internimage.data.label_maps import IGNORED, Contents, Pairs, label_map_folders, pair_label_maps, read_pairs
+from internimage.data.label_maps import Contents, Pairs, label_map_folders, pair_label_maps, read_pairs
+from internimage.structures import IGNORED
 
 _MOST_VALUES = 60
 
