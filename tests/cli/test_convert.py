@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from internimage import LabelMap, Preprocess, create_model, save_checkpoint
-from internimage.model import read_checkpoint
+from internimage.model import InternImageConfig, read_checkpoint
+from internimage.model.checkpoints.segmenter_files import load_segmenter, save_segmenter
+from internimage.model.segmentation import InternImageSegmenter, SegmenterConfig
+from internimage.structures import Viewing
 
 Program = Callable[..., Any]
 LABELS = LabelMap(("ant", "bee", "Kuh"))
@@ -151,3 +154,32 @@ def test_a_networks_own_settings_travel(program: Program) -> None:
     card = read_checkpoint("copy.safetensors").card
     assert card is not None
     assert card.config == model.config
+
+
+def test_a_segmenter_to_mmsegmentations_form_and_back(program: Program) -> None:
+    config = SegmenterConfig(InternImageConfig.from_variant("femto", num_classes=0), 3, "segformer", 16)
+    viewing, palette = Viewing((64, 128), 32, (64, 64), (32, 32)), ((0, 0, 0), (9, 9, 9), (255, 0, 0))
+    network = InternImageSegmenter(config)
+    save_segmenter(network, "ours.safetensors", labels=LABELS, palette=palette, viewing=viewing)
+    outcome = program("convert", "ours.safetensors", "theirs.pth", "--format", "official")
+    assert (outcome.status, outcome.out) == (
+        0,
+        "ours.safetensors (ours): a segmenter of 3 classes\nwritten: theirs.pth\n",
+    )
+    theirs = torch.load("theirs.pth", weights_only=True)
+    assert "decode_head.conv_seg.weight" in theirs["state_dict"]
+    assert theirs["meta"]["CLASSES"] == LABELS.names
+    assert "theirs.pth exists" in program("convert", "ours.safetensors", "theirs.pth", "--format", "official").refusal()
+    assert program("convert", "theirs.pth", "back.safetensors").status == 0
+    back = load_segmenter("back.safetensors")
+    assert (back.model.config, back.labels, back.palette, back.viewing) == (config, LABELS, palette, viewing)
+    assert all(torch.equal(each, back.model.state_dict()[key]) for key, each in network.state_dict().items())
+    Path("names.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    assert program("convert", "theirs.pth", "named.safetensors", "--labels", "names.txt").status == 0
+    assert load_segmenter("named.safetensors").labels == LabelMap(("a", "b", "c"))
+    for arguments, message in (
+        (["x.safetensors", "--in1k_head"], "--in1k_head is for classifiers, and theirs.pth is a segmenter"),
+        (["x", "--format", "huggingface"], "a segmenter has no Hugging Face form"),
+        (["x.bin", "--format", "official"], "official files end in .pth, got x.bin"),
+    ):
+        assert message in program("convert", "theirs.pth", *arguments).refusal()

@@ -15,6 +15,7 @@ import pytest
 import internimage
 from internimage.cli.main import _COMMANDS, main
 from internimage.model import WEIGHTS, list_models
+from internimage.model.weights import DETECTORS, SEGMENTERS
 from internimage.ops.dcnv3 import cpu
 
 Program = Callable[..., Any]
@@ -59,7 +60,7 @@ def test_every_command_has_help(program: Program, command: str) -> None:
 def test_models_lists_architectures_and_weights(program: Program) -> None:
     outcome = program("models")
     assert (outcome.status, outcome.err) == (0, "")
-    for name in (*list_models(), *WEIGHTS):
+    for name in (*list_models(), *WEIGHTS, *DETECTORS, *SEGMENTERS):
         assert f"  {name} " in outcome.out, name
     # Table 1 of the paper, in millions of parameters.
     published = {"t": 30, "s": 50, "b": 97, "l": 223, "xl": 335, "h": 1080}

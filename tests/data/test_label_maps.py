@@ -74,7 +74,7 @@ UNFIT = {
     "colour": (
         "a.png",
         Image.fromarray(COLOURS),
-        "it is in colour (RGB, 6 colours), not class numbers; write the number",
+        "it is in colour (RGB, 6 colours), not class numbers; `internimage data labels",
     ),
     "alpha": (
         "a.png",
@@ -106,7 +106,12 @@ def test_pictures_without_class_numbers(case: str, tmp_path: Path) -> None:
     with pytest.raises(ImageReadError) as caught:
         read_label_map(tmp_path / name)
     assert str(caught.value).startswith(f"cannot read {tmp_path / name}: {message}")
-    assert str(caught.value).endswith("class (0, 1, 2, ...) into a PNG file of one channel")
+    fix = (
+        "makes these of its colours"
+        if "in colour" in message
+        else "class (0, 1, 2, ...) into a PNG file of one channel"
+    )
+    assert str(caught.value).endswith(fix)
 
 
 def test_files_that_are_no_pictures(tmp_path: Path) -> None:
@@ -139,6 +144,23 @@ def test_pairs_by_name(tmp_path: Path) -> None:
     assert found.without_map == (images / "only.jpg",)
     assert found.without_picture == (labels / "notes.txt.png", labels / "town/only.png")
     assert found.alike == (images / "x.jpg", images / "x.png", labels / "y.png", labels / "y.tif")
+
+
+def test_pairs_of_cityscapes_and_coco_stuff(tmp_path: Path) -> None:
+    """Of Cityscapes' several maps of a picture the one with class numbers counts."""
+    images, labels = tmp_path / "leftImg8bit/train", tmp_path / "gtFine/train"
+    save(images / "ulm/ulm_000001_000019_leftImg8bit.png")
+    for kind in ("color", "instanceIds", "labelIds", "labelTrainIds"):
+        save(labels / f"ulm/ulm_000001_000019_gtFine_{kind}.png")
+    assert label_map_folders(tmp_path) == {"train": (images, labels)}
+    found = pair_label_maps(images, labels)
+    assert [path.name for path in found.both[0]] == [
+        "ulm_000001_000019_leftImg8bit.png",
+        "ulm_000001_000019_gtFine_labelTrainIds.png",
+    ]
+    assert (found.without_map, found.without_picture, found.alike) == ((), (), ())
+    stuff = save(tmp_path / "stuff/images/09.jpg"), save(tmp_path / "stuff/labels/09_labelTrainIds.png")
+    assert pair_label_maps(stuff[0].parent, stuff[1].parent).both == (stuff,)
 
 
 LAYOUTS = {
@@ -186,6 +208,18 @@ def test_several_folders_that_fit(tmp_path: Path) -> None:
     message = "several folders of train pictures or label maps: images/train with labels/train, images/train with masks"
     with pytest.raises(ValueError, match=message):
         label_map_folders(tmp_path)
+
+
+def test_contents_examined(tmp_path: Path) -> None:
+    """Of each label map that can be read and fits; the fault is said of its file."""
+    pairs = [(save(tmp_path / f"{at}.jpg"), save(tmp_path / f"{at}.png")) for at in range(2)]
+    Image.fromarray(np.full((3, 4), 9, np.uint8)).save(pairs[1][1])
+    found = read_pairs(
+        pairs, lambda counts: ("kind", f"{counts[-1]} of {len(counts) - 1}") if len(counts) > 2 else None
+    )
+    assert [(each.kind, str(each), each.is_fixed) for each in found.findings] == [
+        ("kind", f"{pairs[1][1]}: 12 of 9", False)
+    ]
 
 
 def test_contents_by_hand(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from internimage.training import WarmupCosine
+from internimage.training import WarmupCosine, WarmupPower
 
 
 def parameter() -> Tensor:
@@ -150,3 +150,25 @@ def test_a_resumed_training_takes_the_new_settings() -> None:
 def test_a_warmup_as_long_as_the_training_is_refused(total: int, warmup: int) -> None:
     with pytest.raises(ValueError, match="warm-up must be shorter"):
         WarmupCosine(total_steps=total, warmup_steps=warmup)
+
+
+def test_a_power_of_the_steps_that_are_left_by_hand() -> None:
+    """As mmcv computes it: (1 - step / steps) ** power, during warm-up times a share that grows on a line."""
+    schedule = WarmupPower(total_steps=8, power=2.0, min_lr=0.2, warmup_steps=2, warmup_share=0.1)
+    after = [0.2 + 0.8 * (1 - step / 8) ** 2 for step in range(9)]
+    expected = [0.1 * after[0], 0.55 * after[1], *after[2:], 0.2]
+    assert [schedule.rate(step, peak=1.0) for step in range(10)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"total_steps": 0}, "shorter than the training"),
+        ({"total_steps": 4, "warmup_steps": 4}, "got 4 of 4 steps"),
+        ({"total_steps": 4, "power": 0.0}, "power must be positive"),
+        ({"total_steps": 4, "warmup_share": 1.5}, "warmup_share lie in"),
+    ],
+)
+def test_powers_that_make_no_schedule(settings: dict[str, float], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        WarmupPower(**settings)  # pyright: ignore[reportArgumentType]

@@ -189,6 +189,24 @@ def test_detection_has_a_panel_of_average_precision():
     assert figure.axes[1].get_yticklabels()[0].get_text().endswith("%")
 
 
+def test_segmentation_has_a_panel_of_iou_and_the_parts_of_the_loss():
+    keys = ("epoch", "train/loss", "train/decode", "train/auxiliary", "val/miou", "val/mean_accuracy")
+    rows = [(0, 2.0, 1.5, 0.5, 0.1, 0.3), (1, 1.0, 0.8, 0.2, 0.2, 0.4)]
+    history = [dict(zip(keys, row, strict=True)) for row in rows]
+    history[1]["val/pixel_accuracy"] = 0.7
+    loss, regions = curves_figure(history).axes
+    assert lines_of(loss) == {
+        "training": ([1, 2], [2.0, 1.0]),
+        "of the head": ([1, 2], [1.5, 0.8]),
+        "of the auxiliary head": ([1, 2], [0.5, 0.2]),
+    }
+    assert regions.get_title(loc="left") == "Validation IoU and accuracy"
+    expected = {"mean IoU": [0.1, 0.2], "mean accuracy": [0.3, 0.4]}
+    assert lines_of(regions) == {name: ([1, 2], values) for name, values in expected.items()} | {
+        "pixel accuracy": ([2], [0.7])
+    }
+
+
 @pytest.mark.parametrize("key", ["val/map", "val/map50", "val/mask_map"])
 def test_one_average_precision_is_enough(key):
     (axes,) = curves_figure([{"epoch": 0, key: 0.5}]).axes

@@ -27,6 +27,12 @@ from internimage.model.checkpoints.detector_files import holds_detector, load_de
 from internimage.model.checkpoints.detectors import to_mmdetection
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES
+from internimage.model.checkpoints.segmenter_files import (
+    holds_segmenter,
+    load_segmenter,
+    official_contents,
+    save_segmenter,
+)
 from internimage.structures import LabelMap
 
 Format = Literal["ours", "official", "huggingface"]
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     found = read_checkpoint(locate(options.source), ema=options.ema)
     if holds_detector(found):
         return _convert_detector(found, options)
+    if holds_segmenter(found):
+        return _convert_segmenter(found, options)
     config = infer_config(found)
     if options.in1k_head and config.num_classes != IN22K_CLASSES:
         raise ValueError(
@@ -84,6 +92,26 @@ def _convert_detector(found: Checkpoint, options: Namespace) -> int:
     else:
         raise ValueError("a Mask or Cascade R-CNN has no Hugging Face form; choose --format ours or official")
     print(f"{found.path} ({found.origin}): a detector of {classes} classes\nwritten: {output}")
+    return 0
+
+
+def _convert_segmenter(found: Checkpoint, options: Namespace) -> int:
+    """Between ours and mmsegmentation's names, with how pictures are shown, which a configuration says there."""
+    if options.in1k_head:
+        raise ValueError(f"--in1k_head is for classifiers, and {found.path} is a segmenter; leave it out")
+    loaded, output = load_segmenter(found), Path(options.output)
+    model, viewing, classes = loaded.model, loaded.viewing, loaded.model.config.num_classes
+    labels = loaded.labels if options.labels is None else _labels(Path(options.labels), classes)
+    if options.format == "ours":
+        overwrite: bool = options.overwrite
+        save_segmenter(model, output, labels=labels, palette=loaded.palette, viewing=viewing, overwrite=overwrite)
+    elif options.format == "official":
+        contents = official_contents(model, labels, loaded.palette, viewing)
+        _check_official(output, options.overwrite)
+        torch.save(contents, output)
+    else:
+        raise ValueError("a segmenter has no Hugging Face form; choose --format ours or official")
+    print(f"{found.path} ({found.origin}): a segmenter of {classes} classes\nwritten: {output}")
     return 0
 
 

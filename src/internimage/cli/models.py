@@ -9,11 +9,11 @@ from jsonargparse import ArgumentParser
 
 from internimage.model import WEIGHTS, InternImageConfig, create_model, list_models
 from internimage.model.variants import OURS, PREFIX
-from internimage.model.weights import DETECTORS
+from internimage.model.weights import DETECTORS, SEGMENTERS
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print three tables."""
+    """Print four tables."""
     parser = ArgumentParser(prog="internimage models", description="List architectures and released weights.")
     parser.parse_args(list(arguments))
     print("Architectures (internimage.create_model(NAME)):\n")
@@ -37,4 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     print(f"  {'name':<32} {'box AP':>6}  {'mask AP':>7}  licence")
     for detector in DETECTORS.values():
         print(f"  {detector.name:<32} {detector.box_ap:>6.1f}  {detector.mask_ap:>7.1f}  {detector.licence}")
+    print(
+        "\nReleased segmenters (internimage.Segmenter(NAME), predict --weights NAME; the authors' mIoU, multi-scale):\n"
+    )
+    print(f"  {'name':<52} {'mIoU':>5}  {'multi':>5}  {'licence':<7}  {'trained on'}")
+    for row in SEGMENTERS.values():
+        single, multi = ("-" if each is None else f"{each:.1f}" for each in (row.miou, row.miou_multi_scale))
+        print(f"  {row.name:<52} {single:>5}  {multi:>5}  {row.licence:<7}  {row.data}")
     return 0

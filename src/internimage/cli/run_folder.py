@@ -23,6 +23,7 @@ _PICTURES = (
     "confusion_matrix.png",
     "worst.png",
     "precision_recall.png",
+    "classes.png",
 )
 # All that a run writes; whatever else lies in its folder belongs to the user. The configuration comes last: where
 # clearing is cut short, the folder can still be recognised.

@@ -37,6 +37,8 @@ from internimage.tasks.classification_report import ClassificationReport
 from internimage.tasks.detection import DetectionData, DetectionTask
 from internimage.tasks.detection.report import DetectionReport
 from internimage.tasks.reports import REPORT_FILE
+from internimage.tasks.segmentation import SegmentationData, SegmentationTask
+from internimage.tasks.segmentation.report import SegmentationReport
 
 log = logging.getLogger(__name__)
 COMMANDS = {
@@ -45,7 +47,16 @@ COMMANDS = {
     "test": "Measure a run's best weights on its test images.",
 }
 # Naming the classes here makes their short names known in configuration files.
-_KNOWN = (ClassificationTask, ClassificationData, DetectionTask, DetectionData)
+_KNOWN = (
+    ClassificationTask,
+    ClassificationData,
+    DetectionTask,
+    DetectionData,
+    SegmentationTask,
+    SegmentationData,
+)
+# Of other tasks than classification.
+_REPORTS = {DetectionTask: DetectionReport, SegmentationTask: SegmentationReport}
 
 
 class TrainingCLI(LightningCLI):
@@ -82,6 +93,7 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
         parser.link_arguments("data.masks", "model.init_args.masks", apply_on="instantiate")
+        parser.link_arguments("data.palette", "model.init_args.palette", apply_on="instantiate")
 
     @property
     def run_folder(self) -> Path:
@@ -146,7 +158,7 @@ class TrainingCLI(LightningCLI):
     def _callbacks(self) -> list[Callback]:
         run = self.run_folder
         history = History(run / METRICS_FILE)
-        write = DetectionReport(run) if isinstance(self.model, DetectionTask) else ClassificationReport(run)
+        write = _REPORTS.get(type(self.model), ClassificationReport)(run)
         self.report = report = Report(write, history)
         if self.command != "fit":
             history.read()

@@ -6,7 +6,7 @@ Shape legend: H W picture.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,12 +22,18 @@ from internimage.data.images import ImageReadError, images_below, read_as, read_
 
 LabelValues = NDArray[np.uint8] | NDArray[np.uint16]
 
-LABEL_FOLDERS = ("labels", "masks", "annotations")
+LABEL_FOLDERS = ("labels", "masks", "annotations", "gtfine")
 """What a folder of label maps may be called, beside ``images``, with capitals or not."""
 
+# Cityscapes has names of its own for its pictures and for the one of its several maps that holds class numbers, to
+# which COCO-Stuff's are alike.
+_PICTURE_FOLDERS = ("images", "leftimg8bit")
+_PICTURE_END, _MAP_END = "_leftImg8bit", "_labelTrainIds"
+_MORE_OF_MAP_END = "_gtFine"
 # As ADE20K calls its splits, beyond the names that every task knows.
 _MORE_SPLITS = {"training": "train", "testing": "test"}
 _MOST_COLOURS = 1000
+_COLOURS_FIX = "`internimage data labels FOLDER OUTPUT --palette FILE` makes these of its colours"
 _FIX = "write the number of each pixel's class (0, 1, 2, ...) into a PNG file of one channel"
 
 
@@ -88,6 +94,9 @@ def read_label_map(path: str | Path) -> LabelValues:
 def pair_label_maps(images: Path, labels: Path) -> Pairs:
     """Pictures and label maps whose paths below their folders differ in the suffix only; none is opened.
 
+    Cityscapes' ``x_leftImg8bit.png`` and ``x_gtFine_labelTrainIds.png`` are a pair, too, and so are COCO-Stuff's
+    ``x.jpg`` and ``x_labelTrainIds.png``; where there are such label maps, others beside them do not count.
+
     Raises:
         ValueError: a folder can't be listed.
     """
@@ -107,7 +116,8 @@ def label_map_folders(root: Path | str, left_out: list[Path] | None = None) -> d
     """(pictures, label maps) of each split that ``root`` holds; all is for training where it has no splits.
 
     Known are ``images/train`` with ``labels/train``, ``train/images`` with ``train/labels``, and ``images`` with
-    ``labels``; for `LABEL_FOLDERS` and the names of splits that stand for these, too.
+    ``labels``; for `LABEL_FOLDERS` and the names of splits that stand for these, too; and Cityscapes' ``leftImg8bit``
+    with ``gtFine``.
 
     Args:
         root: the folder.
@@ -136,15 +146,23 @@ def label_map_folders(root: Path | str, left_out: list[Path] | None = None) -> d
         if len(maps) > 1:
             listed = ", ".join(folder.name for folder in maps)
             raise ValueError(f"{root} holds several folders of label maps: {listed}; keep one of them")
-        images = _named(root, ("images",))
+        images = _named(root, _PICTURE_FOLDERS)
         return {"train": (images[0], maps[0])} if images and maps else {}
     if left_out is not None:
         left_out += without
     return found
 
 
-def read_pairs(pairs: Sequence[tuple[Path, Path]]) -> Contents:
-    """Read every picture and every label map, whole."""
+def read_pairs(
+    pairs: Sequence[tuple[Path, Path]], examine: Callable[[NDArray[np.int64]], tuple[str, str] | None] | None = None
+) -> Contents:
+    """Read every picture and every label map, whole.
+
+    Args:
+        pairs: pictures and label maps.
+        examine: says of a label map, by the number of its pixels of each value from 0, what is wrong with it: kind and
+            text of a `Finding`, or None.
+    """
     num_pixels = np.zeros(2**16, np.int64)
     sizes = Counter[tuple[int, int]]()
     findings: list[Finding] = []
@@ -170,6 +188,8 @@ def read_pairs(pairs: Sequence[tuple[Path, Path]]) -> Contents:
             sizes[size] += 1
             counts = np.bincount(values.ravel())
             num_pixels[: len(counts)] += counts
+            if examine is not None and (fault := examine(counts)) is not None:
+                findings.append(Finding(fault[0], str(label_map), fault[1], is_fixed=False))
     return Contents(num_pixels, sizes, tuple(findings))
 
 
@@ -192,23 +212,28 @@ def _class_numbers(image: Image.Image) -> Image.Image:
     if colours and all(len(set(channels)) == 1 for _, channels in colours):
         raise _UnfitError("label map of several channels", f"it has {len(image.getbands())} channels, not 1; {_FIX}")
     number = f"{len(colours)} colours" if colours else f"more than {_MOST_COLOURS:,} colours"
-    raise _UnfitError("label map in colour", f"it is in colour ({image.mode}, {number}), not class numbers; {_FIX}")
+    reason = f"it is in colour ({image.mode}, {number}), not class numbers; {_COLOURS_FIX}"
+    raise _UnfitError("label map in colour", reason)
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
+    paths = images_below(folder)
     named: dict[str, list[Path]] = {}
-    for path in images_below(folder):
-        named.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for path in [path for path in paths if path.stem.endswith(_MAP_END)] or paths:
+        stem = path.stem.removesuffix(_PICTURE_END)
+        if stem.endswith(_MAP_END):
+            stem = stem.removesuffix(_MAP_END).removesuffix(_MORE_OF_MAP_END)
+        named.setdefault((path.relative_to(folder).parent / stem).as_posix(), []).append(path)
     return named
 
 
 def _candidates(root: Path, split: Split) -> Iterator[tuple[Path, list[Path]]]:
     """Folders that may hold a split's pictures, each with those that may hold its label maps."""
     for home in _split_folders(root, split):
-        for images in _named(home, ("images",)):
+        for images in _named(home, _PICTURE_FOLDERS):
             yield images, _named(home, LABEL_FOLDERS)
     maps = [folder for home in _named(root, LABEL_FOLDERS) for folder in _split_folders(home, split)]
-    for home in _named(root, ("images",)):
+    for home in _named(root, _PICTURE_FOLDERS):
         for images in _split_folders(home, split):
             yield images, maps
 

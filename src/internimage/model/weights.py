@@ -1,7 +1,7 @@
 """THE table of published weights: what there is, where it comes from, what was published about it.
 
-Source of every row: the model tables of github.com/OpenGVLab/InternImage (README.md and classification/README.md,
-31c962d). Accuracies are the authors'; the licence is the one their model cards state (MIT). ImageNet and
+Source of every row: the model tables of github.com/OpenGVLab/InternImage (README.md, classification/README.md, and those
+of detection and segmentation, 31c962d). Accuracies are the authors'; the licence is the one their model cards state (MIT). ImageNet and
 iNaturalist have terms of their own: NOTICE says more.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from internimage.model.variants import PREFIX
+from internimage.structures import Viewing
 
 _REPOSITORY = "OpenGVLab/InternImage"
 
@@ -74,9 +75,53 @@ class DetectorWeights:
         return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
 
 
+@dataclass(frozen=True)
+class SegmenterWeights:
+    """One published segmenter.
+
+    Args:
+        name: ``<head>_internimage_<variant>_<data>_<crop>``, what `internimage.Segmenter` takes; ``<data>`` is what it was
+            trained on last, and what before where it was published without that too.
+        file: its file in the hub repository ``repository``.
+        data: what it was trained on, in order; on Mapillary for the 19 classes of Cityscapes.
+        crop: height and width in pixels of what it was trained on.
+        viewing: how it was tested.
+        miou: published mean intersection over union in percent on the last data set's validation images, or None.
+        miou_multi_scale: the same, over several sizes and their mirror images.
+    """
+
+    name: str
+    file: str
+    data: str
+    crop: tuple[int, int]
+    viewing: Viewing
+    miou: float | None
+    miou_multi_scale: float | None
+    repository: str = _REPOSITORY
+    licence: str = "MIT"
+
+    @property
+    def url(self) -> str:
+        """Where a person downloads the file."""
+        return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
+
+
 def _row(short: str, tag: str, file: str, data: str, size: int, classes: int, top1: float | None, repo: str) -> Weights:
     model_repository = f"OpenGVLab/{repo}" if repo else None
     return Weights(f"{PREFIX}{short}.{tag}", f"{file}.pth", data, size, classes, top1, model_repository)
+
+
+def _segmenter(
+    head: str, short: str, tag: str, file: str, data: str, viewing: Viewing, miou: tuple[float, float] | None
+) -> SegmenterWeights:
+    name, file = f"{head}_{PREFIX}{short}_{tag}", f"{head}_{PREFIX}{short}_{file}.pth"
+    sides = [int(side) for side in tag.rpartition("_")[2].split("x")]
+    single, multi = miou or (None, None)
+    return SegmenterWeights(name, file, data, (sides[0], sides[-1]), viewing, single, multi)
+
+
+def _slide(side: int) -> Viewing:
+    return Viewing((1024, 2048), 32, (side, side), (512, 512))
 
 
 _IN1K, _IN22K, _JOINT = "ImageNet-1K", "ImageNet-22K", "joint 427M images, ImageNet-22K"
@@ -111,6 +156,40 @@ _DETECTORS = (
     ("cascade",   "xl", "1x", 55.3, 48.1),
     ("cascade",   "xl", "3x", 56.2, 48.8),
 )
+_ADE, _CITY, _VISTAS, _STUFF = "ADE20K", "Cityscapes", "Mapillary Vistas", "COCO-Stuff 164K"
+_STUFF_ADE, _VISTAS_CITY, _STUFF_10K = f"{_STUFF}, {_ADE}", f"{_VISTAS}, {_CITY}", f"{_STUFF}, COCO-Stuff 10K"
+_512, _640, _896 = (Viewing((side, 4 * side), 32) for side in (512, 640, 896))
+_1024 = Viewing((1024, 2048))
+# Source: segmentation/README.md and segmentation/configs of the released code, 31c962d. For Mask2Former on ADE20K the
+# first README.md has 62.5.
+_SEGMENTERS = (
+    _segmenter("upernet",     "t",  "ade20k_512",                    "512_160k_ade20k",                    _ADE,                _512,                     (47.9, 48.1)),
+    _segmenter("upernet",     "s",  "ade20k_512",                    "512_160k_ade20k",                    _ADE,                _512,                     (50.1, 50.9)),
+    _segmenter("upernet",     "b",  "ade20k_512",                    "512_160k_ade20k",                    _ADE,                _512,                     (50.8, 51.3)),
+    _segmenter("upernet",     "l",  "ade20k_640",                    "640_160k_ade20k",                    _ADE,                _640,                     (53.9, 54.1)),
+    _segmenter("upernet",     "xl", "ade20k_640",                    "640_160k_ade20k",                    _ADE,                _640,                     (55.0, 55.3)),
+    _segmenter("upernet",     "h",  "ade20k_896",                    "896_160k_ade20k",                    _ADE,                _896,                     (59.9, 60.3)),
+    _segmenter("mask2former", "h",  "ade20k_896",                    "896_80k_cocostuff2ade20k",           _STUFF_ADE,          _896,                     (62.6, 62.9)),
+    _segmenter("upernet",     "t",  "cityscapes_512x1024",           "512x1024_160k_cityscapes",           _CITY,               _1024,                    (82.58, 83.40)),
+    _segmenter("upernet",     "s",  "cityscapes_512x1024",           "512x1024_160k_cityscapes",           _CITY,               _1024,                    (82.74, 83.45)),
+    _segmenter("upernet",     "b",  "cityscapes_512x1024",           "512x1024_160k_cityscapes",           _CITY,               _1024,                    (83.18, 83.97)),
+    _segmenter("upernet",     "l",  "cityscapes_512x1024",           "512x1024_160k_cityscapes",           _CITY,               _1024,                    (83.68, 84.41)),
+    _segmenter("upernet",     "xl", "cityscapes_512x1024",           "512x1024_160k_cityscapes",           _CITY,               _1024,                    (83.62, 84.28)),
+    _segmenter("upernet",     "l",  "mapillary2cityscapes_512x1024", "512x1024_160k_mapillary2cityscapes", _VISTAS_CITY,        _1024,                    (85.94, 86.22)),
+    _segmenter("upernet",     "xl", "mapillary2cityscapes_512x1024", "512x1024_160k_mapillary2cityscapes", _VISTAS_CITY,        _1024,                    (86.20, 86.42)),
+    _segmenter("segformer",   "l",  "cityscapes_512x1024",           "512x1024_160k_mapillary2cityscapes", _VISTAS_CITY,        _1024,                    (85.16, 85.67)),
+    _segmenter("segformer",   "xl", "cityscapes_512x1024",           "512x1024_160k_mapillary2cityscapes", _VISTAS_CITY,        _1024,                    (85.41, 85.93)),
+    _segmenter("mask2former", "h",  "cityscapes_1024",               "1024x1024_80k_mapillary2cityscapes", _VISTAS_CITY,        _slide(1024),             (86.37, 86.96)),
+    _segmenter("upernet",     "l",  "mapillary_512x1024",            "512x1024_80k_mapillary",             _VISTAS,             _1024,                    None),
+    _segmenter("upernet",     "xl", "mapillary_512x1024",            "512x1024_80k_mapillary",             _VISTAS,             _1024,                    None),
+    _segmenter("segformer",   "l",  "mapillary_512x1024",            "512x1024_80k_mapillary",             _VISTAS,             _1024,                    None),
+    _segmenter("segformer",   "xl", "mapillary_512x1024",            "512x1024_80k_mapillary",             _VISTAS,             _1024,                    None),
+    _segmenter("mask2former", "h",  "mapillary_896",                 "896x896_80k_mapillary",              _VISTAS,             _slide(896),              None),
+    _segmenter("mask2former", "h",  "coco_stuff164k_896",            "896_80k_cocostuff164k",              _STUFF,              _896,                     (52.6, 52.8)),
+    _segmenter("mask2former", "h",  "coco_stuff10k_512",             "512_40k_cocostuff164k_to_10k",       _STUFF_10K,          _512,                     (59.2, 59.6)),
+    _segmenter("mask2former", "h",  "pascal_context_59_480",         "480_40k_pascal_context_59",          "Pascal Context 59", Viewing((520, 4096), 32), (69.7, 70.3)),
+    _segmenter("mask2former", "h",  "nyu_depth_v2_480",              "480_40k_nyu",                        "NYU Depth V2",      Viewing((480, 640), 32),  (67.1, 68.1)),
+)
 # fmt: on
 DETECTORS: dict[str, DetectorWeights] = {
     f"{kind}_{PREFIX}{short}_coco_{schedule}": DetectorWeights(
@@ -118,6 +197,7 @@ DETECTORS: dict[str, DetectorWeights] = {
     )
     for kind, short, schedule, box, mask in _DETECTORS
 }
+SEGMENTERS: dict[str, SegmenterWeights] = {row.name: row for row in _SEGMENTERS}
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
 
 

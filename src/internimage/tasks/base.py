@@ -15,14 +15,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from internimage.model import Card
 from internimage.model.checkpoints.files import CARD_KEY
 from internimage.tasks.resuming import check_same, regroup
-from internimage.training import WarmupCosine, WarmupSteps, param_groups
+from internimage.training import WarmupCosine, WarmupPower, WarmupSteps, param_groups
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with a linear warm-up and a cosine or falls; the defaults are the released recipe for ImageNet-1K.
+    """AdamW with a linear warm-up and a cosine, falls or a power; the defaults are the released recipe for ImageNet-1K.
 
     Args:
         lr: peak learning rate at ``lr_batch_size`` images a step.
@@ -40,6 +40,8 @@ class OptimizerSettings:
         lr_falls: epochs after which the rate falls to a tenth, such as 8, 11, in place of the cosine; ``min_lr`` then
             has no part.
         warmup_steps: optimizer steps of warm-up in place of ``warmup_epochs``.
+        lr_power: the rate falls to ``min_lr`` with this power of the share of steps that is left, in place of the
+            cosine; 1 is a straight line.
     """
 
     lr: float = 5e-4
@@ -54,12 +56,15 @@ class OptimizerSettings:
     lr_batch_size: int | None = 512
     lr_falls: tuple[int, ...] = ()
     warmup_steps: int | None = None
+    lr_power: float | None = None
 
     def __post_init__(self) -> None:
         if list(self.lr_falls) != sorted(set(self.lr_falls)) or min(self.lr_falls, default=1) < 1:
             raise ValueError(
                 f"optimizer.lr_falls must be rising epochs from 1 on, such as [8, 11]; got {self.lr_falls}"
             )
+        if self.lr_power is not None and (self.lr_power <= 0 or self.lr_falls):
+            raise ValueError(f"optimizer.lr_power must be positive, without lr_falls; got {self.lr_power}")
 
 
 class BaseTask(LightningModule):
@@ -115,16 +120,19 @@ class BaseTask(LightningModule):
         schedule = self._schedule(scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
 
-    def _schedule(self, scale: float) -> WarmupCosine | WarmupSteps:
+    def _schedule(self, scale: float) -> WarmupCosine | WarmupPower | WarmupSteps:
         s = self.optimizer_settings
         steps, warmup = self._steps()
+        share = min(s.warmup_lr / s.lr, 1.0) if s.lr else 0.0
+        if s.lr_power is not None:
+            return WarmupPower(steps, s.lr_power, s.min_lr * scale, warmup, share)
         if not s.lr_falls:
             return WarmupCosine(steps, warmup, s.warmup_lr * scale, s.min_lr * scale)
         per_epoch = self._steps_per_epoch()
         if isinstance(per_epoch, float):
             raise ValueError("optimizer.lr_falls counts epochs, but the data has no end; take the cosine instead")
         falls = tuple(epoch * per_epoch for epoch in s.lr_falls)
-        return WarmupSteps(falls, warmup_steps=warmup, warmup_share=min(s.warmup_lr / s.lr, 1.0) if s.lr else 0.0)
+        return WarmupSteps(falls, warmup_steps=warmup, warmup_share=share)
 
     def _groups(self, scale: float) -> list[dict[str, Any]]:
         s = self.optimizer_settings

@@ -19,6 +19,9 @@ _MEASURED = (
     "val/loss",
     "val/accuracy",
     "val/accuracy_top5",
+    "val/miou",
+    "val/mean_accuracy",
+    "val/pixel_accuracy",
     *(f"val/{kind}{name}" for kind in ("map", "mask_map") for name in ("", "50", "75", "_small", "_medium", "_large")),
 )
 
@@ -193,7 +196,9 @@ def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def _in_words(row: dict[str, float], max_epochs: int | None) -> str:
-    parts = [f"epoch {int(row['epoch']) + 1}/{max_epochs}"]
+    # Where steps end the training, nobody set a number of epochs.
+    of_all = f"/{max_epochs}" if max_epochs is not None and max_epochs > 0 else f" (step {int(row['step'])})"
+    parts = [f"epoch {int(row['epoch']) + 1}{of_all}"]
     parts += [
         f"{name} {row[key]:.3f}" for name, key in (("loss", "train/loss"), ("val loss", "val/loss")) if key in row
     ]
@@ -202,6 +207,8 @@ def _in_words(row: dict[str, float], max_epochs: int | None) -> str:
         ("val AP", "val/map"),
         ("AP50", "val/map50"),
         ("mask AP", "val/mask_map"),
+        ("val mIoU", "val/miou"),
+        ("pixels right", "val/pixel_accuracy"),
     )
     parts += [f"{name} {100 * row[key]:.1f}%" for name, key in percents if key in row]
     return "  ".join([*parts, f"lr {row['lr']:.1e}", f"{row['seconds']:.0f} s"])

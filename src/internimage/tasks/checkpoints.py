@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from internimage.model import create_model, load_checkpoint, read_checkpoint, save_checkpoint
 from internimage.model.checkpoints.detector_files import load_detector, save_detector
-from internimage.model.checkpoints.files import DETECTION
+from internimage.model.checkpoints.files import DETECTION, SEGMENTATION
+from internimage.model.checkpoints.segmenter_files import load_segmenter, save_segmenter
 from internimage.tasks.callbacks import DivergedError
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,10 @@ def export_weights(checkpoint: Path, path: Path) -> Path:
     if found.card.task == DETECTION:
         detector = load_detector(found)
         return save_detector(detector.model, path, labels=detector.labels, framing=detector.framing, overwrite=True)
+    if found.card.task == SEGMENTATION:
+        said = load_segmenter(found)
+        more = {"labels": said.labels, "palette": said.palette, "viewing": said.viewing}
+        return save_segmenter(said.model, path, **more, overwrite=True)
     model = create_model(found.card.config)
     load_checkpoint(model, found)
     return save_checkpoint(model, path, labels=found.card.labels, preprocess=found.card.preprocess, overwrite=True)

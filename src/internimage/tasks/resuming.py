@@ -12,8 +12,13 @@ from internimage.structures import LabelMap
 
 # What may differ between the parts of one training: none of it changes a weight's meaning.
 _FREE = {"num_classes", "drop_rate", "drop_path_rate", "drop_path_schedule", "gradient_checkpointing"}
-# Of a detector: what it shows of what it found, and how large its pictures are.
+# Of a detector or segmenter: what it shows of what it found, how it learns, and how large its pictures are.
 _FREE_SETTINGS = {
+    "viewing",
+    "palette",
+    "dropout",
+    "auxiliary_weight",
+    "points",
     "framing",
     "proposals_per_level",
     "proposals",

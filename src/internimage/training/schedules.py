@@ -1,4 +1,4 @@
-"""Learning rate over steps: a linear warm-up, then half a cosine, or falls at given steps."""
+"""Learning rate over steps: a linear warm-up, then half a cosine, falls at given steps, or a power of what is left."""
 
 from __future__ import annotations
 
@@ -88,6 +88,51 @@ class WarmupSteps:
     def rate(self, step: int, peak: float) -> float:
         """Learning rate of ``step`` (from 0) for a group whose highest rate is ``peak``."""
         rate = peak * self.factor ** sum(step >= fall for fall in self.falls)
+        if step >= self.warmup_steps:
+            return rate
+        return rate * (self.warmup_share + (1 - self.warmup_share) * step / self.warmup_steps)
+
+    def attach(self, optimizer: Optimizer) -> LambdaLR:
+        """A scheduler to step once per optimizer step; see `attach`."""
+        return attach(self.rate, optimizer)
+
+
+@dataclass(frozen=True)
+class WarmupPower:
+    """The released segmenters' schedule, per step: a linear warm-up times a power of the share of steps that is left.
+
+    Source: ``PolyLrUpdaterHook`` of mmcv 1.7 with segmentation/configs, 31c962d.
+
+    Args:
+        total_steps: optimizer steps of the whole training, at least 1.
+        power: 1 falls on a straight line.
+        min_lr: rate at the end, of the fastest group.
+        warmup_steps: steps of warm-up, less than ``total_steps``.
+        warmup_share: of the rate at the first step, in [0, 1].
+
+    >>> schedule = WarmupPower(total_steps=100, warmup_steps=10, warmup_share=0.0)
+    >>> [round(schedule.rate(step, peak=1.0), 3) for step in (0, 5, 10, 50, 100)]
+    [0.0, 0.475, 0.9, 0.5, 0.0]
+    """
+
+    total_steps: int
+    power: float = 1.0
+    min_lr: float = 0.0
+    warmup_steps: int = 0
+    warmup_share: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 1 or not 0 <= self.warmup_steps < self.total_steps:
+            raise ValueError(
+                f"the warm-up must be shorter than the training, got {self.warmup_steps} of {self.total_steps} steps"
+            )
+        if self.power <= 0 or not 0 <= self.warmup_share <= 1:
+            raise ValueError(f"power must be positive and warmup_share lie in [0, 1], got {self}")
+
+    def rate(self, step: int, peak: float) -> float:
+        """Learning rate of ``step`` (from 0) for the fastest group, whose highest rate is ``peak``."""
+        left = max(1 - step / self.total_steps, 0.0)
+        rate = self.min_lr + (peak - self.min_lr) * left**self.power
         if step >= self.warmup_steps:
             return rate
         return rate * (self.warmup_share + (1 - self.warmup_share) * step / self.warmup_steps)

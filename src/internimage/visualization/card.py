@@ -1,9 +1,9 @@
-"""One card of a contact sheet: the picture above, what the classifier says of it below; and the sheet itself."""
+"""One card of a contact sheet: the picture above, what the classifier says of it below; and what all sheets share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ from internimage.visualization.style import (
 
 # All measures below are made for pictures this many pixels wide and grow with the card.
 DESIGN_WIDTH = 168
+# The same where pictures have regions or objects, which need room; smaller text than a half of it would be illegible.
+SHEET_WIDTH, MIN_CELL = 260, 130
 # Pictures that are enlarged at least this much keep their square pixels.
 SQUARE_PIXELS_FROM = 3
 # Edges are drawn this much larger and then averaged, because Pillow does not smooth them.
@@ -56,6 +58,67 @@ class CardStyle:
         """Height of the card in pixels."""
         lines = 47 + (19 if self.graded else 0) + 24 * (self.bars - 1)
         return self.width + self.px(lines)
+
+
+@dataclass(frozen=True)
+class SheetStyle:
+    """What all cards of a sheet share whose pictures keep their shape: their place, and whether captions stand below.
+
+    Args:
+        cell: width of the place in pixels.
+        picture_height: its height in pixels.
+        has_captions: whether a line stands below each card's titles.
+    """
+
+    cell: int
+    picture_height: int
+    has_captions: bool
+
+    @classmethod
+    def of(cls, images: Sequence[Image.Image], cell: int, *, has_captions: bool) -> SheetStyle:
+        """Rows are as high as the highest picture, a square at most."""
+        tallest = max(image.height * cell / image.width for image in images)
+        return cls(cell, max(1, min(cell, round(tallest))), has_captions)
+
+    def px(self, measure: float) -> int:
+        """A measure of the design in pixels of this sheet, at least 1."""
+        return max(1, round(measure * self.cell / SHEET_WIDTH))
+
+    @property
+    def height(self) -> int:
+        """Height of a card in pixels."""
+        return self.picture_height + self.px(27 + (18 if self.has_captions else 0))
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """``image`` as RGB and as large as its place allows, its aspect kept."""
+        picture = resized(to_rgb(image), min(self.cell / image.width, self.picture_height / image.height))
+        return picture.crop((0, 0, min(picture.width, self.cell), min(picture.height, self.picture_height)))
+
+    def place(self, card: Image.Image, picture: Image.Image, left: int) -> None:
+        """Paste ``picture`` into the middle of the place that begins at ``left``."""
+        card.paste(picture, (left + (self.cell - picture.width) // 2, (self.picture_height - picture.height) // 2))
+
+    def write_caption(self, card: Image.Image, caption: str) -> None:
+        """Write the line at the foot of a card, shortened to its width."""
+        size = self.px(11)
+        line = shorten(caption, card.width - self.px(20), size)
+        place = (self.px(10), self.picture_height + self.px(36))
+        ImageDraw.Draw(card).text(place, line, font=font_for(line, size), fill=INK, anchor="ls")
+
+
+def check_sheet(
+    images: Sequence[Image.Image], lists: Mapping[str, Sequence[object] | None], columns: int | None, cell: int
+) -> None:
+    """``ValueError`` for a sheet without pictures, lists that are not as long as that of the pictures, or settings."""
+    if not images:
+        raise ValueError("there is no picture to draw: give at least one image")
+    for name, values in lists.items():
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{len(images)} images but {len(values)} {name}: give one per image")
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    if cell < MIN_CELL:
+        raise ValueError(f"cell must be at least {MIN_CELL} pixels, got {cell}")
 
 
 def ranking(result: Classification, count: int) -> list[int]:

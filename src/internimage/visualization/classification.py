@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_matrix", "confusion_matrix_figure", "curves_figure", "draw_prediction", "draw_predictions"]
+__all__ = [
+    "check_matrix",
+    "confusion_matrix_figure",
+    "curves_figure",
+    "draw_prediction",
+    "draw_predictions",
+    "shares_figure",
+    "shares_of_truth",
+    "short_names",
+]
 
 MAX_COLUMNS = 6
 # Smaller text would not be readable.
@@ -134,13 +143,23 @@ def confusion_matrix_figure(matrix: np.ndarray, labels: LabelMap) -> Figure:
         ValueError: if the matrix is not C x C, has negative or missing values, or counts no image.
     """
     counts = check_matrix(matrix, labels)
+    right, total = counts.trace(), counts.sum()
+    title = f"Accuracy {100 * right / total:.1f}%  ({right:,.0f} of {total:,.0f} images)"
+    return shares_figure(shares_of_truth(counts), labels, title)
+
+
+def shares_of_truth(counts: np.ndarray) -> np.ndarray:
+    """Counts (C, C) as percent of their row, the true class; NaN in the rows of classes that don't occur."""
     totals = counts.sum(axis=1, keepdims=True)
-    shares = 100 * np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    return 100 * np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+
+
+def shares_figure(shares: np.ndarray, labels: LabelMap, title: str) -> Figure:
+    """As `confusion_matrix_figure`, of percentages (C, C); NaN is grey."""
     named = len(labels) <= MAX_NAMED_CLASSES
     figure = new_figure(*(_named_matrix_size(labels) if named else (9.4, 8.4)))
     axes = figure.add_subplot(anchor="W")
-    right, total = counts.trace(), counts.sum()
-    quiet_axes(axes, f"Accuracy {100 * right / total:.1f}%  ({right:,.0f} of {total:,.0f} images)")
+    quiet_axes(axes, title)
     axes.spines["bottom"].set_visible(False)
     if named:
         _draw_named_matrix(axes, shares, labels)
@@ -149,7 +168,7 @@ def confusion_matrix_figure(matrix: np.ndarray, labels: LabelMap) -> Figure:
     return figure
 
 
-def check_matrix(matrix: np.ndarray, labels: LabelMap) -> np.ndarray:
+def check_matrix(matrix: np.ndarray, labels: LabelMap, unit: str = "image") -> np.ndarray:
     """``matrix`` as float64 (C, C) counts of the C ``labels``; raises ``ValueError`` when it is anything else."""
     counts = np.asarray(matrix, dtype=np.float64)
     if counts.shape != (len(labels), len(labels)):
@@ -157,7 +176,7 @@ def check_matrix(matrix: np.ndarray, labels: LabelMap) -> np.ndarray:
     if not np.isfinite(counts).all() or (counts < 0).any():
         raise ValueError("a confusion matrix holds counts, but this one has negative or missing values")
     if not counts.sum():
-        raise ValueError("the confusion matrix counts no image: evaluate at least one before drawing it")
+        raise ValueError(f"the confusion matrix counts no {unit}: evaluate at least one before drawing it")
     return counts
 
 
@@ -165,19 +184,20 @@ def _matrix_text_size(num_classes: int) -> float:
     return float(np.interp(num_classes, [10, MAX_NAMED_CLASSES], [9.5, 6.5]))
 
 
-def _matrix_names(labels: LabelMap) -> list[str]:
+def short_names(labels: LabelMap) -> list[str]:
+    """The names as they stand at the axes of a figure: of 22 characters at most."""
     return [name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + ELLIPSIS for name in labels]
 
 
 def _named_matrix_size(labels: LabelMap) -> tuple[float, float]:
     """Inches for the squares, the title (at least 5 wide) and the names (a letter is about 0.6 of its height wide)."""
     squares = min(7.8, 2.1 + 0.4 * len(labels))
-    names = max(map(len, _matrix_names(labels))) * 0.6 * _matrix_text_size(len(labels)) / 72
+    names = max(map(len, short_names(labels))) * 0.6 * _matrix_text_size(len(labels)) / 72
     return max(5.0, squares + names + 0.5), squares + 0.7 * names + 0.9
 
 
 def _draw_named_matrix(axes: Axes, shares: np.ndarray, labels: LabelMap) -> None:
-    count, names, text_size = len(labels), _matrix_names(labels), _matrix_text_size(len(labels))
+    count, names, text_size = len(labels), short_names(labels), _matrix_text_size(len(labels))
     axes.imshow(np.ma.masked_invalid(shares), cmap=quiet_colormap(), vmin=0, vmax=100)
     # A dollar sign in a name is not the beginning of a formula.
     text: dict[str, Any] = {"parse_math": False, "fontfamily": name_families()}

@@ -1,4 +1,4 @@
-"""Training curves, for any task that logs a loss, an accuracy, an average precision or a learning rate."""
+"""Training curves, for any task that logs a loss, an accuracy, an average precision, an IoU or a learning rate."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS, ACCURACY, PRECISION, RATE = "Loss", "Validation accuracy", "Validation AP", "Learning rate"
+REGIONS = "Validation IoU and accuracy"
 AVERAGE_PRECISIONS = ("val/map", "val/map50", "val/mask_map")
 # Curves with more points than this are drawn faintly, with their running mean on top.
 SMOOTH_ABOVE = 120
@@ -25,32 +26,51 @@ MARK_UP_TO = 30
 
 
 def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss, accuracy, average precision and learning rate over a run: one panel for each of them that was logged.
+    """Loss, accuracy, average precision, IoU and learning rate over a run: one panel for each that was logged.
 
     The horizontal axis counts finished epochs when every epoch has one row, and steps otherwise.
 
     Args:
         history: rows in order of time with any of the keys ``epoch`` and ``step`` (from 0), ``train/loss``,
-            ``val/loss``, ``val/accuracy`` and ``val/accuracy_top5`` (in [0, 1]), the average precisions ``val/map``
-            and ``val/map50`` of boxes and ``val/mask_map`` of masks (in [0, 1], or -1 where there are no objects)
-            and ``lr``. A value that is missing, None, empty or NaN is left out.
+            its parts ``train/decode`` and ``train/auxiliary``, ``val/loss``, ``val/accuracy`` and
+            ``val/accuracy_top5`` (in [0, 1]), the average precisions ``val/map`` and ``val/map50`` of boxes and
+            ``val/mask_map`` of masks (in [0, 1], or -1 where there are no objects), ``val/miou``,
+            ``val/mean_accuracy`` and ``val/pixel_accuracy`` of regions (in [0, 1]) and ``lr``. A value that is
+            missing, None, empty or NaN is left out.
 
     Raises:
         ValueError: if no row has any of these values.
     """
     panels = [
-        (LOSS, [("train/loss", "training", GREY), ("val/loss", "validation", BLUE)]),
+        (
+            LOSS,
+            [
+                ("train/loss", "training", GREY),
+                ("val/loss", "validation", BLUE),
+                ("train/decode", "of the head", AMBER),
+                ("train/auxiliary", "of the auxiliary head", RIGHT),
+            ],
+        ),
         (ACCURACY, [("val/accuracy_top5", "top 5", AMBER), ("val/accuracy", "top 1", BLUE)]),
         (
             PRECISION,
             [("val/map50", "box AP50", AMBER), ("val/map", "box AP", BLUE), ("val/mask_map", "mask AP", RIGHT)],
+        ),
+        (
+            REGIONS,
+            [
+                ("val/pixel_accuracy", "pixel accuracy", RIGHT),
+                ("val/mean_accuracy", "mean accuracy", AMBER),
+                ("val/miou", "mean IoU", BLUE),
+            ],
         ),
         (RATE, [("lr", "learning rate", BLUE)]),
     ]
     panels = [(title, lines) for title, lines in panels if any(_values(history, key)[1].size for key, *_ in lines)]
     if not panels:
         raise ValueError(
-            "the history has no loss, accuracy or learning rate to draw, nor an average precision: log at least one"
+            "the history has no loss, accuracy or learning rate to draw, nor an average precision or IoU: "
+            "log at least one"
         )
     figure = new_figure(3.6 * len(panels), 3.1)
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -112,7 +132,7 @@ def _finish_panel(axes: Axes, title: str, unit: str) -> None:
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(y=0.12)
-    if title in (ACCURACY, PRECISION):
+    if title in (ACCURACY, PRECISION, REGIONS):
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
     elif title == RATE:
         axes.yaxis.set_major_formatter("{x:.3g}")

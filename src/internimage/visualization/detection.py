@@ -11,19 +11,23 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from internimage.structures import Detections
-from internimage.visualization.card import arrange, even_columns, resized, round_corners, to_rgb
+from internimage.visualization.card import (
+    SheetStyle,
+    arrange,
+    check_sheet,
+    even_columns,
+    resized,
+    round_corners,
+    to_rgb,
+)
 from internimage.visualization.objects import draw_objects, is_crowded, text_size
 from internimage.visualization.style import INK, PAPER, SOFT_INK, class_colour, font_for, shorten
 
 # Pictures whose longer side is shorter are enlarged, so that labels can be read.
 LEGIBLE_SIDE = 480
-# All measures of a card are made for pictures this many pixels wide and grow with them.
-DESIGN_WIDTH = 260
 GAP = 10
 # Between a prediction and its truth.
 SEAM = 4
-# Smaller text would not be readable.
-MIN_CELL = 130
 MAX_SHEET_COLUMNS, MAX_COMPARISON_COLUMNS = 4, 2
 
 
@@ -145,23 +149,6 @@ class _Side:
     show_scores: bool
 
 
-@dataclass(frozen=True)
-class _SheetStyle:
-    """What all cards of one sheet share: the place of a picture in pixels, and whether a caption stands below."""
-
-    cell: int
-    picture_height: int
-    has_captions: bool
-
-    def px(self, measure: float) -> int:
-        """A measure of the design in pixels of this sheet, at least 1."""
-        return max(1, round(measure * self.cell / DESIGN_WIDTH))
-
-    @property
-    def height(self) -> int:
-        return self.picture_height + self.px(27 + (18 if self.has_captions else 0))
-
-
 def _draw_cards(
     images: Sequence[Image.Image],
     sides: Sequence[Sequence[_Side]],
@@ -169,20 +156,17 @@ def _draw_cards(
     columns: int,
     cell: int,
 ) -> Image.Image:
-    # Rows are as high as the highest picture, a square at most.
-    tallest = max(image.height * cell / image.width for image in images)
-    style = _SheetStyle(cell, max(1, min(cell, round(tallest))), captions is not None)
+    style = SheetStyle.of(images, cell, has_captions=captions is not None)
     lines = captions if captions is not None else [""] * len(images)
     cards = [_draw_card(*each, style) for each in zip(images, sides, lines, strict=True)]
     return arrange(cards, columns, style.px(GAP))
 
 
-def _draw_card(image: Image.Image, sides: Sequence[_Side], caption: str, style: _SheetStyle) -> Image.Image:
+def _draw_card(image: Image.Image, sides: Sequence[_Side], caption: str, style: SheetStyle) -> Image.Image:
     width = len(sides) * (style.cell + style.px(SEAM)) - style.px(SEAM)
     card = Image.new("RGB", (width, style.height), PAPER)
     draw = ImageDraw.Draw(card)
-    picture = resized(to_rgb(image), min(style.cell / image.width, style.picture_height / image.height))
-    picture = picture.crop((0, 0, min(picture.width, style.cell), min(picture.height, style.picture_height)))
+    picture = style.fit(image)
     text = style.px(8.5)
     # Prediction and truth are labelled alike.
     crowded = any(is_crowded(picture.size, side.objects, text, show_scores=side.show_scores) for side in sides)
@@ -191,17 +175,14 @@ def _draw_card(image: Image.Image, sides: Sequence[_Side], caption: str, style: 
         left = number * (style.cell + style.px(SEAM))
         canvas = picture.copy()
         draw_objects(canvas, side.objects, text, show_scores=side.show_scores, crowded=crowded)
-        card.paste(canvas, (left + (style.cell - canvas.width) // 2, (style.picture_height - canvas.height) // 2))
+        style.place(card, canvas, left)
         _draw_legend(draw, left + style.px(10), side, ranks, style)
     if caption:
-        size, room = style.px(11), width - style.px(20)
-        line = shorten(caption, room, size)
-        place = (style.px(10), style.picture_height + style.px(36))
-        draw.text(place, line, font=font_for(line, size), fill=INK, anchor="ls")
+        style.write_caption(card, caption)
     return round_corners(card, style.px(8))
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, x: int, side: _Side, ranks: Counter[int], style: _SheetStyle) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, x: int, side: _Side, ranks: Counter[int], style: SheetStyle) -> None:
     """The title, then the classes with their colours and numbers of objects, most frequent first, while there is room.
 
     Args:
@@ -246,16 +227,8 @@ def _check_sheet(
     columns: int | None,
     cell: int,
 ) -> None:
-    if not images:
-        raise ValueError("there is no picture to draw: give at least one image")
-    for name, values in lists.items():
-        if values is not None and len(values) != len(images):
-            raise ValueError(f"{len(images)} images but {len(values)} {name}: give one per image")
+    check_sheet(images, lists, columns, cell)
     _check_score(score)
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
-    if cell < MIN_CELL:
-        raise ValueError(f"cell must be at least {MIN_CELL} pixels, got {cell}")
     for values in lists.values():
         for number, (image, each) in enumerate(zip(images, values or (), strict=False)):
             if isinstance(each, Detections):

@@ -78,7 +78,7 @@ def draw_objects(
         order = [row for row in order if int(row) in words]
     _draw_boxes(canvas, [(boxes[row], class_colour(int(found.labels[row]))) for row in order], line)
     for label in labels:
-        _draw_label(canvas, label, class_colour(int(found.labels[label.row])), text)
+        draw_label(canvas, label, class_colour(int(found.labels[label.row])), text)
 
 
 def is_crowded(size: tuple[int, int], found: Detections, text: int, *, show_scores: bool = True) -> bool:
@@ -105,7 +105,7 @@ def place_labels(size: tuple[int, int], wanted: Mapping[int, tuple[str, Ints]], 
     """
     budget, labels = LABELLED_SHARE * size[0] * size[1], []
     for row, (words, box) in wanted.items():
-        wide, tall = _label_size(words, text)
+        wide, tall = label_size(words, text)
         budget -= wide * tall
         if wide > size[0] or tall > size[1] or (labels and budget < 0):
             continue
@@ -117,12 +117,13 @@ def place_labels(size: tuple[int, int], wanted: Mapping[int, tuple[str, Ints]], 
     return labels
 
 
-def _label_size(words: str, text: int) -> tuple[int, int]:
+def label_size(words: str, text: int) -> tuple[int, int]:
+    """Width and height in pixels of a label of these words."""
     return math.ceil(font_for(words, text).getlength(words)) + 2 * round(0.35 * text), round(1.45 * text)
 
 
 def _label_area(words: str, text: int) -> int:
-    width, height = _label_size(words, text)
+    width, height = label_size(words, text)
     return width * height
 
 
@@ -170,7 +171,8 @@ def _draw_boxes(canvas: Image.Image, boxes: list[tuple[Ints, str]], line: int) -
         draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
 
 
-def _draw_label(canvas: Image.Image, label: Label, colour: str, text: int) -> None:
+def draw_label(canvas: Image.Image, label: Label, colour: str, text: int) -> None:
+    """Draw a label in the colour of its class."""
     left, top, right, bottom = label.box
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)

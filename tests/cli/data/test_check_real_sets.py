@@ -66,3 +66,8 @@ def test_label_maps(program: Program) -> None:
     assert len(values) > 8
     Path("camvid/labels").rename("camvid/masks")
     assert program("data", "check", "camvid").out == outcome.out
+    wrong = program("data", "check", "camvid", "--classes", 11)
+    assert wrong.status == 1
+    assert re.search(r"camvid/masks/train/\S+.png: value 11 in [\d,]+ pixels, but the 11 classes have the", wrong.err)
+    mended = program("data", "check", "camvid", "--classes", 11, "--ignore", 11)
+    assert (mended.status, mended.err) == (0, "")

@@ -36,8 +36,12 @@ def test_counts_and_values(program: Program) -> None:
     label_map("train/b.png", [0, 0, 3, 3], shape=(30, 80))
     picture("val/c.jpg")
     label_map("val/c.png", [300])
-    outcome = program("data", "check", "set")
-    assert (outcome.status, outcome.err) == (0, "")
+    outcome = program("data", "check", "set", "--ignore", 255, 300, "--all")
+    assert outcome.err.splitlines() == [
+        "internimage: label maps of ignored pixels only: 1",
+        "    set/labels/val/c.png: all its pixels are ignored, so that it teaches nothing; correct it, or remove it "
+        "and its picture",
+    ]
     assert outcome.out.splitlines() == [
         "set: segmentation, pictures with label maps",
         "",
@@ -48,14 +52,14 @@ def test_counts_and_values(program: Program) -> None:
         "train: 2 of 2 pairs can be read and fit, 40 x 30 to 80 x 30 pixels",
         "val: 1 of 1 pairs can be read and fit, 40 x 30 pixels",
         "",
-        "value   train      val",
-        "0      50.00%        -",
-        "1       8.33%        -",
-        "3      33.33%        -",
-        "255     8.33%        -  usually: ignored",
-        "300         -  100.00%",
+        "value         train      val",
+        "0            50.00%        -",
+        "1             8.33%        -",
+        "3            33.33%        -",
+        "255 ignored   8.33%        -",
+        "300 ignored       -  100.00%",
         "",
-        "nothing to mend by hand",
+        "1 to mend by hand before training",
     ]
 
 
@@ -86,13 +90,14 @@ def test_everything_at_once(program: Program) -> None:
         "",
         "7 to mend by hand before training",
     ]
+    convert = "`internimage data labels FOLDER OUTPUT --palette FILE` makes these of its colours"
     fix = "write the number of each pixel's class (0, 1, 2, ...) into a PNG file of one channel"
     lines = outcome.err.splitlines()
     assert lines[:10] == [
         "internimage: label maps without a picture: 1",
         "    set/labels/train/gone.png: it has no picture of its name; add it, or remove the label map",
         "internimage: label maps in colour: 1",
-        f"    cannot read set/labels/train/b.png: it is in colour (RGB, 2 colours), not class numbers; {fix}",
+        f"    cannot read set/labels/train/b.png: it is in colour (RGB, 2 colours), not class numbers; {convert}",
         "internimage: label maps of several channels: 1",
         f"    cannot read set/labels/train/c.png: it has 3 channels, not 1; {fix}",
         "internimage: label maps in JPEG files: 1",
@@ -137,5 +142,6 @@ def test_many_values(program: Program) -> None:
     picture("a.jpg")
     label_map("a.png", list(range(0, 1000, 10)))
     outcome = program("data", "check", "set")
-    assert "\n590    1.00%\n... and 40 more values up to 990; --all names them\n" in outcome.out
-    assert "\n990    1.00%\n" in program("data", "check", "set", "--all").out
+    assert "\n250           1.00%\n260 no class  1.00%\n" in outcome.out
+    assert "\n590 no class  1.00%\n... and 40 more values up to 990; --all names them\n" in outcome.out
+    assert "\n990 no class  1.00%\n" in program("data", "check", "set", "--all").out

@@ -71,19 +71,25 @@ def test_nothing_is_written_of_a_broken_set(program: Program, yolo: Path) -> Non
 def test_scenes(program: Program) -> None:
     outcome = program("data", "scenes", "my scenes", "--train", 4, "--val", 2)
     assert (outcome.status, outcome.err) == (0, "")
-    header, train, val, _, last = outcome.out.splitlines()
+    header, train, val, maps, _, last = outcome.out.splitlines()
     assert header.split() == ["written", "pictures", "objects", "classes"]
     for line, split, count in ((train, "train", 4), (val, "val", 2)):
         path = Path("my scenes/annotations") / f"{split}.json"
         objects = len(json.loads(path.read_bytes())["annotations"])
         assert line.split("json")[1].split() == [str(count), str(objects), "10"]
         assert len(list(Path("my scenes/images", split).iterdir())) == count
+        assert len(list(Path("my scenes/labels", split).iterdir())) == count
+    assert maps == (
+        "label maps in my scenes/labels/train and my scenes/labels/val, their classes in my scenes/classes.txt"
+    )
     words = shlex.split(last)
     assert find_config(words[words.index("--config") + 1]).is_file()
     assert words[words.index("--data.init_args.root") + 1] == "my scenes"
-    outcome = program("data", "check", "my scenes")
-    assert (outcome.status, outcome.err) == (0, "")
-    assert outcome.out.endswith("\nnothing to mend by hand\n")
+    for task in ("detection", "segmentation"):
+        outcome = program("data", "check", "my scenes", "--task", task)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert outcome.out.endswith("\nnothing to mend by hand\n")
+    assert "\n10 background  " in outcome.out
 
 
 @pytest.mark.parametrize(

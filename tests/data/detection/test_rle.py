@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from internimage.data.detection.coco import Instance, Picture
-from internimage.data.detection.rle import check_rle, encode_masks, instance_masks, run_lengths, segmentation_box
+from internimage.data.detection.rle import (
+    check_rle,
+    encode_masks,
+    instance_masks,
+    joined_mask,
+    run_lengths,
+    segmentation_box,
+)
 
 judge = pytest.importorskip("pycocotools.mask")
 
@@ -51,6 +58,20 @@ def test_masks_by_hand():
     assert masks_of((3, 4)).shape == (0, 3, 4)
     assert segmentation_box(runs) == (0, 0, 2, 3)
     assert segmentation_box(polygons) == (0, 0, 3, 3)
+
+
+def test_joined_masks_are_any_of_the_masks():
+    """Run lengths, compressed ones and polygons together; each alone; none; no segmentation."""
+    runs = {"size": [5, 6], "counts": [2, 3, 25]}
+    compressed = encode_masks(np.arange(30).reshape(1, 5, 6) % 7 == 0)[0]
+    polygon = [[2, 1, 5, 1, 5, 4, 2, 4]]
+    for segmentations in ((runs, compressed, polygon), (runs,), (compressed,), (polygon,), ()):
+        instances = tuple(Instance(at, BOX, 0, each) for at, each in enumerate(segmentations))
+        found = joined_mask(Picture(3, Path("a.jpg"), (5, 6), instances), instances)
+        assert (found.dtype, found.shape) == (bool, (5, 6))
+        np.testing.assert_array_equal(found, masks_of((5, 6), *segmentations).any(0))
+    with pytest.raises(ValueError, match="has no segmentation"):
+        joined_mask(Picture(3, Path("a.jpg"), (5, 6), ()), [Instance(1, BOX, 0, None)])
 
 
 def test_encoding_and_decoding_agree_with_the_judge():

@@ -126,6 +126,20 @@ def test_a_file_placed_there_is_found(offline: Path) -> None:
     assert torch.equal(features.stem.conv1.weight, model.backbone.stem.conv1.weight.float())
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cascade_internimage_xl_coco_3x", "cascade_internimage_xl_fpn_3x_coco.pth"),
+        ("upernet_internimage_t_ade20k_512", "upernet_internimage_t_512_160k_ade20k.pth"),
+    ],
+)
+def test_detectors_and_segmenters_have_names_too(name: str, file: str, offline: Path) -> None:
+    with pytest.raises(ConnectionError, match=rf"{name} could not be downloaded .*resolve/main/{file}"):
+        locate(name)
+    (offline / "placed" / file).touch()
+    assert locate(name) == offline / "placed" / file
+
+
 def test_where_files_are_placed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERNIMAGE_WEIGHTS", "~/weights")
     assert weights_folder() == Path.home() / "weights"

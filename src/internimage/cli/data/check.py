@@ -7,7 +7,7 @@ from typing import Literal
 
 from internimage.cli.data.classification import check_classes
 from internimage.cli.data.detection import check_objects, check_objects_file
-from internimage.cli.data.segmentation import check_label_maps
+from internimage.cli.data.segmentation import Meant, check_label_maps, check_list
 from internimage.data.class_folders import SPLIT_FOLDERS, class_folders, find_split
 from internimage.data.detection.files import SPLITS, check_folder, coco_files
 from internimage.data.detection.formats import KNOWN, find_format
@@ -17,24 +17,32 @@ Task = Literal["classification", "detection", "segmentation"]
 _LABEL_MAPS = "images/train with label maps of the same names in labels/train"
 
 
-def check(path: Path, task: Task | None, images: Path | None, *, everything: bool) -> int:
+def check(path: Path, task: Task | None, images: Path | None, meant: Meant | None = None, *, everything: bool) -> int:
     """Print what a set holds and what is wrong in it.
 
     Returns 0; 1 where something is to be mended by hand; 2 where training would refuse class folders as they are.
 
     Args:
-        path: a folder, or an annotation file in COCO's format.
+        path: a folder, an annotation file in COCO's format, or a list of pictures and label maps.
         task: what the set is for; None takes the first task that it fits: detection, segmentation, classification.
         images: the folder of the pictures of an annotation file.
+        meant: what the values of label maps mean, if that was said.
         everything: name every place, not the first three of each kind.
 
     Raises:
         ValueError: there is no such path, or nothing that is known.
     """
+    meant = meant or Meant()
+    if meant.is_said:
+        if task not in (None, "segmentation"):
+            raise ValueError(f"--classes, --ignore and --reduce_zero are for label maps, not for {task}")
+        task = "segmentation"
     if path.is_file() and path.suffix.lower() == ".json":
         if task not in (None, "detection"):
             raise ValueError(f"{path} is an annotation file, which is for detection; give a folder for {task}")
         return check_objects_file(path, images, everything=everything)
+    if path.is_file() and task == "segmentation":
+        return check_list(path, meant, everything=everything)
     if path.suffix.lower() == ".json" and not path.exists():
         raise ValueError(f"there is no file {path}; check the path")
     if images is not None:
@@ -50,8 +58,11 @@ def check(path: Path, task: Task | None, images: Path | None, *, everything: boo
         raise ValueError(f"{root} holds no annotations of a known format: {KNOWN}{_others(root)}")
     folders = label_map_folders(root) if task in (None, "segmentation") else {}
     if folders:
-        return check_label_maps(root, everything=everything)
+        return check_label_maps(root, meant, everything=everything)
     if task == "segmentation":
+        if find_format(root) == "coco":
+            print("there are no label maps: they will be drawn from the masks of the objects, on a background")
+            return check_objects(root, "coco", everything=everything)
         raise ValueError(f"{root} holds no pictures with label maps; put them into {_LABEL_MAPS} (or masks)")
     if task is None and not any(find_split(root, split) for split in SPLIT_FOLDERS):
         _refuse_unknown(root)

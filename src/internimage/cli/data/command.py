@@ -12,26 +12,36 @@ from jsonargparse import ArgumentParser, Namespace
 
 from internimage.cli.data.check import Task, check
 from internimage.cli.data.printing import table
+from internimage.cli.data.segmentation import Meant, convert_label_maps
 from internimage.data import export_samples
 from internimage.data.detection.formats import convert_to_coco
 from internimage.data.samples.fashion_mnist import check_export
 from internimage.data.scenes import Scenes, export_coco
+from internimage.data.segmentation import KNOWN, SceneMaps
+from internimage.data.segmentation.rules import CLASSES_FILE
+from internimage.data.segmentation.writing import export_scene_maps
 
 _NEW = "a new or empty folder"
 _TASKS = get_args(Task)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``check PATH``, ``coco FOLDER OUTPUT``, ``samples FOLDER`` or ``scenes FOLDER``; returns the exit status."""
+    """``check PATH``, ``coco FOLDER OUTPUT``, ``labels FOLDER OUTPUT``, ``samples FOLDER`` or ``scenes FOLDER``.
+
+    Returns the exit status.
+    """
     options = _parser().parse_args(list(arguments))
     chosen: Namespace = options[options.what]
     if options.what == "check":
         if chosen.task not in (None, *_TASKS):
             raise ValueError(f"--task must be one of {', '.join(_TASKS)}; got {chosen.task!r}")
         images = None if chosen.images is None else Path(chosen.images)
-        return check(Path(chosen.path), chosen.task, images, everything=chosen.all)
+        meant = Meant(chosen.classes, tuple(chosen.ignore or ()), chosen.reduce_zero)
+        return check(Path(chosen.path), chosen.task, images, meant, everything=chosen.all)
     if options.what == "coco":
         return _convert(Path(chosen.folder), Path(chosen.output))
+    if options.what == "labels":
+        return convert_label_maps(Path(chosen.folder), Path(chosen.output), chosen.palette, chosen.ignore or ())
     write = _samples if options.what == "samples" else _scenes
     return write(Path(chosen.folder), chosen.train, chosen.val)
 
@@ -50,22 +60,40 @@ def _parser() -> ArgumentParser:
     tasks = f"{', '.join(_TASKS)}: what the set is for, where it fits several"
     check.add_argument("--task", type=str | None, default=None, help=tasks)
     check.add_argument("--images", type=str | None, default=None, help="the pictures' folder, for one annotation file")
+    known = ", ".join(KNOWN)
+    classes = f"of label maps: how many, a file with a name per line, or one of {known}; else classes.txt of the folder"
+    check.add_argument("--classes", type=str | None, default=None, help=classes)
+    ignore = "values of label maps that are no class; by default 255"
+    check.add_argument("--ignore", type=int, nargs="+", default=None, help=ignore)
+    check.add_argument("--reduce_zero", action="store_true", help="in label maps 0 is no class, and 1 the first one")
     check.add_argument("--all", action="store_true", help="name every place, not the first three of each kind")
     commands.add_subcommand("check", check, help="say what a set holds and all that is wrong in it")
     coco = ArgumentParser(description="Write annotations/train.json and the like in COCO's format; pictures stay.")
     coco.add_argument("folder", type=str, help="a set of Pascal VOC or YOLO")
     coco.add_argument("output", type=str, help="where the annotations go; it may be the same folder")
     commands.add_subcommand("coco", coco, help="convert Pascal VOC or YOLO to COCO's format")
+    labels = ArgumentParser(description="Write label maps in colour as class numbers, PNG files of the same names.")
+    labels.add_argument("folder", type=str, help="the folder of the label maps in colour")
+    labels.add_argument("output", type=str, help="where the new ones go")
+    colours = "ade20k, cityscapes, or a file of lines such as `128 64 128 road`, in the order of the class numbers"
+    labels.add_argument("--palette", type=str, required=True, help=colours)
+    ignore = "colours of pixels of no class, such as 0,0,0"
+    labels.add_argument("--ignore", type=str, nargs="+", default=None, help=ignore)
+    commands.add_subcommand("labels", labels, help="convert label maps in colour to class numbers")
     samples = ArgumentParser(description="Write the sample images, one folder per class, in train/ and val/.")
     samples.add_argument("folder", type=str, help=_NEW)
     samples.add_argument("--train", type=int, default=500, help="images in train/")
     samples.add_argument("--val", type=int, default=100, help="images in val/")
     commands.add_subcommand("samples", samples, help="write the sample images as PNG files")
-    scenes = ArgumentParser(description="Write pictures composed of the sample images, with boxes and masks.")
+    scenes = ArgumentParser(
+        description="Write pictures composed of the sample images, with boxes, masks and label maps."
+    )
     scenes.add_argument("folder", type=str, help=_NEW)
     scenes.add_argument("--train", type=int, default=1000, help="pictures to train on")
     scenes.add_argument("--val", type=int, default=200, help="pictures to validate with, made of other images")
-    commands.add_subcommand("scenes", scenes, help="write pictures with boxes and masks in COCO's format")
+    commands.add_subcommand(
+        "scenes", scenes, help="write pictures with boxes and masks in COCO's format, and label maps"
+    )
     return parser
 
 
@@ -78,7 +106,10 @@ def _samples(target: Path, train: int, val: int) -> int:
 
 
 def _scenes(target: Path, train: int, val: int) -> int:
-    _print_written(export_coco(target, Scenes("train", train), Scenes("val", val)))
+    scenes = Scenes("train", train), Scenes("val", val)
+    _print_written(export_coco(target, *scenes))
+    folders = export_scene_maps(target, *map(SceneMaps, scenes))
+    print(f"label maps in {' and '.join(map(str, folders))}, their classes in {target}/{CLASSES_FILE}")
     data = f"--data.init_args.root {quote(str(target))} --data.init_args.frame '[128,128]'"
     print(f"\ntrain on it: internimage fit --config detection/scenes {data} --run runs/scenes")
     return 0

@@ -1,4 +1,4 @@
-"""``internimage predict``: name what is in images, or find the objects, as a table, JSON, CSV and pictures."""
+"""``internimage predict``: name images, their objects or their pixels, as a table, JSON, CSV and pictures."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from internimage.inference import Classifier
 from internimage.model import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.detector_files import holds_detector
 from internimage.model.checkpoints.hub import locate
+from internimage.model.checkpoints.segmenter_files import holds_segmenter
 
 # Of detections; below it most are mistakes.
 _SCORE = 0.3
-_FILES = ("predictions.json", "predictions.csv", "predictions.png", "pictures")
+_FILES = ("predictions.json", "predictions.csv", "predictions.png", "classes.txt", "pictures", "maps")
+# What each option is for; the others are for all.
+_FOR = {
+    "top": ("classifier",),
+    "score": ("detector",),
+    "nms": ("detector",),
+    "limit": ("detector",),
+    "sides": ("detector",),
+    "flip": ("detector", "segmenter"),
+    "scales": ("segmenter",),
+    "own_size": ("segmenter",),
+    "window": ("segmenter",),
+    "stride": ("segmenter",),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Predict; 0 if every image could be read, 1 otherwise."""
-    parser = ArgumentParser(prog="internimage predict", description="Name what is in images, or find the objects.")
-    parser.add_argument("images", nargs="+", type=str, help="image files and folders")
-    parser.add_argument("--weights", type=str, required=True, help="a file, a run's folder, a weight name or a hub id")
-    parser.add_argument("--output", type=str, required=True, help="folder for predictions.json, .csv and .png")
-    parser.add_argument(
-        "--batch_size", type=int | None, default=None, help="images that go through the network together"
-    )
-    parser.add_argument("--top", type=int | None, default=None, help="classifiers: classes per image; 5 by default")
-    parser.add_argument("--score", type=float | None, default=None, help="detectors: least score; 0.3 by default")
-    parser.add_argument("--nms", type=float | None, default=None, help="detectors: largest overlap (IoU) in a class")
-    parser.add_argument("--limit", type=int | None, default=None, help="detectors: most objects of an image")
-    parser.add_argument("--sides", type=list[int], default=[], help="detectors: look at several sizes, as [640,800]")
-    parser.add_argument("--flip", action="store_true", help="detectors: look at each image also mirrored")
-    parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ...; the fastest by default")
-    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
-    options = parser.parse_args(list(arguments))
+    options = _parser().parse_args(list(arguments))
     for name in ("top", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
@@ -44,16 +43,55 @@ def main(arguments: Sequence[str]) -> int:
     paths = find_images(options.images)
     found = read_checkpoint(locate(options.weights))
     if holds_detector(found):
+        _check(options, found, "detector")
         return _find(options, found, paths, output)
-    if meant := [name for name in ("score", "nms", "limit", "sides", "flip") if getattr(options, name)]:
-        raise ValueError(f"--{meant[0]} is for detectors, and {options.weights} is a classifier; leave it out")
+    if holds_segmenter(found):
+        _check(options, found, "segmenter")
+        return _segment(options, found, paths, output)
+    _check(options, found, "classifier")
     classifier = Classifier(options.weights, device=options.device)
     return predict_classes(classifier, paths, output, batch_size=options.batch_size or 32, top=options.top or 5)
 
 
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="internimage predict", description="Name images, their objects, or their pixels.")
+    parser.add_argument("images", nargs="+", type=str, help="image files and folders")
+    parser.add_argument("--weights", type=str, required=True, help="a file, a run's folder, a weight name or a hub id")
+    parser.add_argument("--output", type=str, required=True, help="folder for predictions.json, .csv and .png")
+    parser.add_argument(
+        "--batch_size",
+        type=int | None,
+        default=None,
+        help="images (segmenters: windows of an image) that go through the network together",
+    )
+    parser.add_argument("--top", type=int | None, default=None, help="classifiers: classes per image; 5 by default")
+    parser.add_argument("--score", type=float | None, default=None, help="detectors: least score; 0.3 by default")
+    parser.add_argument("--nms", type=float | None, default=None, help="detectors: largest overlap (IoU) in a class")
+    parser.add_argument("--limit", type=int | None, default=None, help="detectors: most objects of an image")
+    parser.add_argument("--sides", type=list[int], default=[], help="detectors: look at several sizes, as [640,800]")
+    parser.add_argument("--flip", action="store_true", help="detectors, segmenters: look at each image also mirrored")
+    parser.add_argument("--scales", type=list[float], default=[], help="segmenters: several sizes, as [0.75,1,1.25]")
+    parser.add_argument(
+        "--own_size", action="store_true", help="segmenters: large images at their own size, in windows"
+    )
+    parser.add_argument("--window", type=list[int] | None, default=None, help="segmenters: of windows, as [512,512]")
+    parser.add_argument("--stride", type=list[int] | None, default=None, help="segmenters: from window to window")
+    parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ...; the fastest by default")
+    parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
+    return parser
+
+
+def _check(options: Namespace, found: Checkpoint, kind: str) -> None:
+    """Raise ``ValueError`` for an option that other networks have."""
+    for name, kinds in _FOR.items():
+        given = getattr(options, name)
+        is_given = not (given is None or given is False or given == [])
+        if kind not in kinds and is_given:
+            meant = " and ".join(f"{each}s" for each in kinds)
+            raise ValueError(f"--{name} is for {meant}, and {found.path} is a {kind}; leave it out")
+
+
 def _find(options: Namespace, found: Checkpoint, paths: Sequence[Path], output: Path) -> int:
-    if options.top is not None:
-        raise ValueError(f"--top is for classifiers, and {found.path} is a detector; leave it out")
     # A classifier's users need none of what detection needs.
     from internimage.cli.predict.objects import predict_objects
     from internimage.inference.detection import Detector
@@ -62,6 +100,15 @@ def _find(options: Namespace, found: Checkpoint, paths: Sequence[Path], output: 
     settings = {"nms": options.nms, "limit": options.limit, "sides": options.sides, "flip": options.flip}
     detector = Detector(found, device=options.device, score=score, **settings)
     return predict_objects(detector, paths, output, batch_size=options.batch_size or 1)
+
+
+def _segment(options: Namespace, found: Checkpoint, paths: Sequence[Path], output: Path) -> int:
+    from internimage.cli.predict.maps import predict_maps
+    from internimage.inference.segmentation import Segmenter
+
+    names = ("scales", "flip", "own_size", "window", "stride")
+    segmenter = Segmenter(found, device=options.device, **{name: getattr(options, name) for name in names})
+    return predict_maps(segmenter, paths, output, batch_size=options.batch_size or 1)
 
 
 def prepare_output(output: Path, overwrite: bool) -> Path:

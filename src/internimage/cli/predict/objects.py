@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from internimage.cli.predict.names import PICTURES, picture_names
 from internimage.data import ImageReadError, read_image
 from internimage.inference.detection import Detector, detections_json
 from internimage.structures import Detections
 from internimage.visualization.detection import draw_detections, draw_sheet
 
-PICTURES = "pictures"
 _SHEET_IMAGES = 24
 
 
@@ -69,24 +69,6 @@ def _image_json(row: dict[str, Any]) -> str:
     head = json.dumps({**row, "objects": []}, ensure_ascii=False)
     objects = ",\n  ".join(json.dumps(each, ensure_ascii=False) for each in row["objects"])
     return head.removesuffix("[]}") + (f"[\n  {objects}]}}" if objects else "[]}")
-
-
-def picture_names(paths: Sequence[Path]) -> list[str]:
-    """A file name for the picture of each image; images of one name in several folders are numbered.
-
-    >>> picture_names([Path("a/x.png"), Path("b/x.jpg"), Path("y.bmp")])
-    ['x.jpg', 'x_2.jpg', 'y.jpg']
-    """
-    taken: set[str] = set()
-    names: list[str] = []
-    for path in paths:
-        number, stem = 1, path.stem
-        while stem in taken:
-            number += 1
-            stem = f"{path.stem}_{number}"
-        taken.add(stem)
-        names.append(f"{stem}.jpg")
-    return names
 
 
 def _in_words(found: Detections) -> str:

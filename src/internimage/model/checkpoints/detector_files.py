@@ -24,9 +24,9 @@ from internimage.model.checkpoints.files import (
     write_weights,
 )
 from internimage.model.checkpoints.hub import locate
-from internimage.model.checkpoints.loading import infer_config
-from internimage.model.checkpoints.mmdetection import Rules, rules_of
-from internimage.model.config import OFFICIAL_ARGUMENTS, InternImageConfig
+from internimage.model.checkpoints.loading import all_weights, load_whole, official_backbone
+from internimage.model.checkpoints.mmdetection import rules_of
+from internimage.model.config import InternImageConfig
 from internimage.structures import Framing, LabelMap
 
 if TYPE_CHECKING:
@@ -138,14 +138,7 @@ def load_detector(
         raise ValueError(
             f"{found.path} names {len(card.labels)} classes, but its network has {model.config.num_classes} of them"
         )
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [key for key, tensor in own.items() if key in state and state[key].shape != tensor.shape]
-    for keys, what in ((missing, "lacks"), (unexpected, "also has"), (wrong, "has in another shape")):
-        if keys:
-            some = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            raise ValueError(f"{found.path} does not fit the detector it describes: it {what} {some}")
-    model.load_state_dict(state)
+    load_whole(model, state, found.path, "detector")
     return LoadedDetector(model.eval(), card.labels, framing_of(card), found.path)
 
 
@@ -157,7 +150,7 @@ def framing_of(card: Card) -> Framing:
 def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
     """The card of a detector's file, read off its weights where it has none, and all weights under our names."""
     if found.origin == "ours" and found.card is not None:
-        return found.card, {**found.state, **_without_prefix(found)}
+        return found.card, all_weights(found)
     if found.card is None and found.origin == "ours" and any("rpn." in key for key in found.foreign):
         raise ValueError(
             f"{found.path} holds a detector's weights without their description; write it anew with save_detector"
@@ -176,7 +169,7 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
     if lost := [key for key in _TELLING if key not in converted.state]:
         raise ValueError(f"{found.path} is no whole Mask or Cascade R-CNN: it lacks {', '.join(lost)}")
     rules = rules_of(found.said, str(found.path))
-    backbone = _backbone(found, rules)
+    backbone = official_backbone(found, rules.backbone)
     try:
         config = _inferred(backbone, converted.state, rules.settings)
         return detector_card(config, rules.labels, rules.framing), converted.state
@@ -189,27 +182,6 @@ def holds_detector(found: Checkpoint) -> bool:
     if found.card is not None and found.card.task != CLASSIFICATION:
         return found.card.task == DETECTION
     return any(key.startswith("rpn_head.") for key in found.foreign)
-
-
-def _without_prefix(found: Checkpoint) -> dict[str, Tensor]:
-    """A training checkpoint's weights lie below ``network.``; what does not is the training's own."""
-    inside = any(key.startswith("network.") for key in found.others)
-    return {
-        key.removeprefix("network."): tensor
-        for key, tensor in found.others.items()
-        if not inside or key.startswith("network.")
-    }
-
-
-def _backbone(found: Checkpoint, rules: Rules) -> InternImageConfig:
-    """As the file's configuration says, or the known variant with these shapes."""
-    if rules.backbone is None:
-        return infer_config(found)
-    said = {name: value for name, value in rules.backbone.items() if name in OFFICIAL_ARGUMENTS}
-    try:
-        return InternImageConfig.from_official({**said, "num_classes": 0})
-    except ValueError as error:
-        raise ValueError(f"{found.path}: the backbone in its configuration can't be built: {error}") from None
 
 
 def _inferred(backbone: InternImageConfig, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> DetectorConfig:

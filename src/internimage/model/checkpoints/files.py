@@ -34,7 +34,7 @@ from internimage.structures import LabelMap, Preprocess
 
 # The key of our JSON in a safetensors header and in a training checkpoint.
 CARD_KEY = "internimage"
-CLASSIFICATION, DETECTION = "classification", "detection"
+CLASSIFICATION, DETECTION, SEGMENTATION = "classification", "detection", "segmentation"
 _FORMAT = 1
 _INDEX = "model.safetensors.index.json"
 # What a Hugging Face folder may hold; large models are split, and the index names the parts.
@@ -139,7 +139,7 @@ def save_checkpoint(
     if not isinstance(model, InternImage | InternImageClassifier):
         name = type(model).__name__
         raise ValueError(
-            f"model must be an InternImage backbone or classifier, got {name}; save_detector saves detectors"
+            f"model must be an InternImage backbone or classifier, got {name}; others: save_detector, save_segmenter"
         )
     check_target(path, overwrite=overwrite)
     classes = model.num_classes if isinstance(model, InternImageClassifier) else 0
@@ -272,12 +272,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Card | None]:
 
 def _read_pickle(path: Path) -> tuple[dict[str, Any], Card | None]:
     # Values that official training loops put beside the weights; each is inert. Configurations of yacs are dicts.
-    scalar = np.float64(0).__reduce__()[0]
+    scalar, array = np.float64(0).__reduce__()[0], np.ndarray(0).__reduce__()[0]
     allowed = [
         (OrderedDict, "yacs.config.CfgNode"),
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
+        (array, "numpy.core.multiarray._reconstruct"),
+        (array, "numpy._core.multiarray._reconstruct"),
+        *(np.ndarray, np.dtype),
         *(type(np.dtype(kind)) for kind in ("float64", "float32", "float16", "int64", "int32", "bool")),
     ]
     try:

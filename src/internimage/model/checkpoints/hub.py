@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from internimage.model.checkpoints.files import HUB_FILES, describes_itself, shard_names
-from internimage.model.weights import DETECTORS, WEIGHTS, DetectorWeights, Weights
+from internimage.model.weights import DETECTORS, SEGMENTERS, WEIGHTS, DetectorWeights, SegmenterWeights, Weights
 
 # Files put here by hand are found by name, without a network.
 FOLDER_VARIABLE = "INTERNIMAGE_WEIGHTS"
@@ -44,15 +44,15 @@ def locate(source: str | Path) -> Path:
     if path.exists():
         return path
     name = str(source)
-    if name in WEIGHTS or name in DETECTORS:
-        return _released(WEIGHTS[name] if name in WEIGHTS else DETECTORS[name])
+    if released := WEIGHTS.get(name) or DETECTORS.get(name) or SEGMENTERS.get(name):
+        return _released(released)
     looks_local = path.suffix in _SUFFIXES or name.startswith((".", "/", "~")) or path.parent.is_dir()
     if name.count("/") == 1 and not looks_local:
         return _hub_model(name)
     raise ValueError(f"no weights at {source}: no such file, and no such name; `internimage models` lists the names")
 
 
-def _released(weights: Weights | DetectorWeights) -> Path:
+def _released(weights: Weights | DetectorWeights | SegmenterWeights) -> Path:
     placed = weights_folder() / weights.file
     if placed.is_file():
         return placed

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from internimage.model.checkpoints.convert import knows_date_and_place
 from internimage.model.checkpoints.files import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.model.classifier import InternImageClassifier
-from internimage.model.config import NUM_STAGES, InternImageConfig
+from internimage.model.config import NUM_STAGES, OFFICIAL_ARGUMENTS, InternImageConfig
 from internimage.model.variants import describe_variant, list_models, variant_config
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,44 @@ def infer_config(found: Checkpoint) -> InternImageConfig:
                 remove_center=theirs.remove_center,
             )
     raise ValueError(f"{found.path} is no known variant; build its InternImageConfig and use load_checkpoint")
+
+
+def official_backbone(found: Checkpoint, said: Mapping[str, Any] | None) -> InternImageConfig:
+    """A detector's or segmenter's backbone: as its configuration says, or the known variant with these shapes.
+
+    Raises:
+        ValueError: a backbone that can't be built, or no known variant.
+    """
+    if said is None:
+        return infer_config(found)
+    arguments = {name: value for name, value in said.items() if name in OFFICIAL_ARGUMENTS}
+    try:
+        return InternImageConfig.from_official({**arguments, "num_classes": 0})
+    except ValueError as error:
+        raise ValueError(f"{found.path}: the backbone in its configuration can't be built: {error}") from None
+
+
+def all_weights(found: Checkpoint) -> dict[str, Tensor]:
+    """Also those that are no classifier's; of a training checkpoint the network's, under ``network.``, not its own."""
+    inside = any(key.startswith("network.") for key in found.others)
+    others = {
+        key.removeprefix("network."): tensor
+        for key, tensor in found.others.items()
+        if not inside or key.startswith("network.")
+    }
+    return {**found.state, **others}
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Tensor], path: Path, kind: str) -> None:
+    """Load a detector's or segmenter's weights; ``kind`` says which, for the ``ValueError`` where any does not fit."""
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wrong = [key for key, tensor in own.items() if key in state and state[key].shape != tensor.shape]
+    for keys, what in ((missing, "lacks"), (unexpected, "also has"), (wrong, "has in another shape")):
+        if keys:
+            some = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise ValueError(f"{path} does not fit the {kind} it describes: it {what} {some}")
+    model.load_state_dict(state)
 
 
 def in22k_rows() -> Tensor:

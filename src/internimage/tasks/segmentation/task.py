@@ -1,0 +1,159 @@
+"""Training a segmenter: the class of every pixel."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from internimage.data.segmentation.dataset import Batch, SegmentationDataset
+from internimage.inference.scanning import Look, label_map, normalized
+from internimage.model import Card
+from internimage.model.checkpoints.segmenter_files import segmenter_card
+from internimage.model.segmentation import InternImageSegmenter
+from internimage.structures import Colour, LabelMap, Viewing
+from internimage.tasks.base import BaseTask, OptimizerSettings
+from internimage.tasks.segmentation.building import Head, build, load_pretrained
+from internimage.tasks.segmentation.measures import Measures, confusions
+
+Split = Literal["val", "test"]
+
+
+class SegmentationTask(BaseTask):
+    """A segmenter on InternImage, its losses, and mean intersection over union.
+
+    Args:
+        labels: class names.
+        preprocess: how pictures are shown to it; travels with the weights.
+        palette: a colour per class, for pictures of what it finds.
+        model: a name from ``internimage models``.
+        head: ``upernet``, ``segformer`` (convolutions alone, the lightest) or ``mask2former``.
+        pretrained: True for the model's released classification weights; or a file, weight name or hub id of a
+            classifier, of which the backbone is taken, or of a segmenter, of which all that fits is.
+        model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
+        head_options: further settings of `SegmenterConfig`, such as ``channels``.
+        optimizer: see `OptimizerSettings`.
+    """
+
+    monitor: ClassVar[str] = "val/miou"
+    is_dense: ClassVar[bool] = True
+    network: InternImageSegmenter
+
+    def __init__(
+        self,
+        labels: LabelMap | None = None,
+        preprocess: Viewing | None = None,
+        palette: tuple[Colour, ...] | None = None,
+        model: str = "internimage_t",
+        head: Head = "upernet",
+        pretrained: bool | str = False,
+        model_options: dict[str, Any] | None = None,
+        head_options: dict[str, Any] | None = None,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        # Optional only for the command line, which fills them in from the data after reading the configuration.
+        if labels is None or preprocess is None:
+            raise ValueError("SegmentationTask needs labels and preprocess; take them from its SegmentationData")
+        network = build(model, head, len(labels), model_options or {}, head_options or {})
+        super().__init__(optimizer or OptimizerSettings(), network.config.backbone.depths)
+        self.network, self.labels, self.preprocess, self.palette = network, labels, preprocess, palette
+        if pretrained:
+            load_pretrained(network, model, pretrained, labels)
+        # Of the last evaluation: confusions of all pictures, and the share of right pixels of each.
+        self.confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
+        self._right: dict[int, float] = {}
+
+    def card(self) -> Card:
+        """What the weight file says of itself."""
+        return segmenter_card(self.network.config, self.labels, self.palette, self.preprocess)
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Scores of normalised images, (N, C, H/4, W/4)."""
+        return self.network(image_NCHW)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the head's losses."""
+        image_NCHW = normalized(torch.stack(batch.images), self.preprocess)
+        losses = self.network.losses(image_NCHW, torch.stack(batch.labels).long())
+        total = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=len(batch))
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count the confusions in validation pictures."""
+        self._count(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count the confusions in test pictures."""
+        self._count(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew."""
+        self._forget()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin anew."""
+        self._forget()
+
+    def on_validation_epoch_end(self) -> None:
+        """The measures of all validation pictures; a trial run before training measures nothing."""
+        self._forget() if self.trainer.sanity_checking else self._judge("val")
+
+    def on_test_epoch_end(self) -> None:
+        """The measures of all test pictures."""
+        self._judge("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Tensor]:
+        """The label map of each picture, (H, W) of uint8, at the size of its truth."""
+        return [self.segment(*each) for each in zip(batch.images, batch.labels, strict=True)]
+
+    def segment(self, pixels_CHW: Tensor, truth_HW: Tensor) -> Tensor:
+        """The class of each pixel as prediction finds it, (H, W) of uint8 on the CPU.
+
+        Args:
+            pixels_CHW: of uint8, as the data shows a picture.
+            truth_HW: whose size the label map gets.
+        """
+        size = (truth_HW.shape[-2], truth_HW.shape[-1])
+        return label_map(self.network, [Look(pixels_CHW, self.preprocess)], size)
+
+    def measures(self) -> Measures:
+        """Of the last evaluation."""
+        return Measures.of(self.confusion)
+
+    def accuracies(self) -> dict[int, float]:
+        """Of each picture of the last evaluation, by its index: the share of its pixels that is right, if any count."""
+        return self._right
+
+    def _forget(self) -> None:
+        self.confusion = torch.zeros_like(self.confusion)
+        self._right = {}
+
+    def _count(self, batch: Batch) -> None:
+        processes, rank = self.trainer.world_size, self.trainer.global_rank
+        for pixels_CHW, truth_HW, index in zip(batch.images, batch.labels, batch.indices, strict=True):
+            # Processes take turns over the pictures; one that fills up a shorter share belongs to another process.
+            if index % processes != rank:
+                continue
+            found_HW = self.segment(pixels_CHW, truth_HW)
+            counts_CC = confusions(truth_HW.cpu(), found_HW, len(self.labels))
+            self.confusion += counts_CC
+            self._right[index] = Measures.of(counts_CC).pixel_accuracy
+
+    def _judge(self, split: Split) -> None:
+        if self.trainer.world_size > 1:
+            everyone: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyone, (self.confusion, self._right))
+            self.confusion = torch.stack([counts_CC for counts_CC, _ in everyone]).sum(0)
+            self._right = {index: share for _, right in everyone for index, share in right.items()}
+        for name, value in self.measures().metrics().items():
+            # Where every pixel is ignored there is no number.
+            if value == value:
+                self.log(f"{split}/{name}", value, prog_bar=name == "miou", sync_dist=True)
+
+    def dataset(self, split: Split) -> SegmentationDataset:
+        """The pictures that were evaluated."""
+        return cast(Any, self.trainer).datamodule.dataset(split)
