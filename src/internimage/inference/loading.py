@@ -11,6 +11,7 @@ from internimage.data.class_names import imagenet_labels
 from internimage.model import WEIGHTS, Card, InternImageClassifier, infer_config, load_checkpoint, read_checkpoint
 from internimage.model.checkpoints.detector_files import holds_detector
 from internimage.model.checkpoints.hub import locate
+from internimage.model.checkpoints.segmenter_files import holds_segmenter
 from internimage.structures import LabelMap, Preprocess
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ def load_classifier(source: str | Path, *, ema: bool | None = None) -> tuple[Int
         raise ValueError(
             f"{found.path} is a detector: it finds objects and names no whole image; load it as a Detector"
         )
+    if holds_segmenter(found):
+        raise ValueError(f"{found.path} is a segmenter: it names pixels and no whole image; load it as a Segmenter")
     config = infer_config(found)
     # A backbone's description may still speak of the classes it was configured for.
     if not config.num_classes or "head.fc.weight" not in found.state:

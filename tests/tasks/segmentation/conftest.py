@@ -11,10 +11,10 @@ import pytest
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from internimage.data.scenes import Scenes
+from internimage.data.scenes import Scenes, export_coco
 from internimage.data.segmentation.augment import SegmentationAugmentation
-from internimage.data.segmentation.palettes import label_image
 from internimage.data.segmentation.sources import SceneMaps
+from internimage.data.segmentation.writing import export_scene_maps
 from internimage.tasks import OptimizerSettings
 from internimage.tasks.callbacks import History
 from internimage.tasks.checkpoints import BEST, LAST, BestState, ExportWeights, LastState, MovingAverage
@@ -23,20 +23,6 @@ from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 SIZE = (64, 96)
 TINY = {"channels": 8, "groups": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
 STILL = SegmentationAugmentation((1.0, 1.0), SIZE, most_of_one_class=1.0, hflip=0, photometric=False)
-
-
-def export_maps(root: Path, *scenes: Scenes) -> Path:
-    """Scenes as pictures with label maps and ``classes.txt``, as a user would lay them out."""
-    for each in scenes:
-        source = SceneMaps(each)
-        for folder in ("images", "labels"):
-            (root / folder / each.split).mkdir(parents=True, exist_ok=True)
-        for index in range(len(source)):
-            raw, name = source.read(index), f"{source.name(index)}.png"
-            raw.image.save(root / "images" / each.split / name)
-            label_image(raw.labels, source.palette).save(root / "labels" / each.split / name)
-        (root / "classes.txt").write_text("".join(f"{name}\n" for name in source.labels), encoding="utf-8")
-    return root
 
 
 class StillData(SegmentationData):
@@ -111,7 +97,10 @@ class Run:
 @pytest.fixture(scope="session")
 def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures with label maps: six to train on, five to validate."""
-    return export_maps(tmp_path_factory.mktemp("maps"), Scenes("train", 6, size=SIZE), Scenes("val", 5, size=SIZE))
+    root, scenes = tmp_path_factory.mktemp("maps"), (Scenes("train", 6, size=SIZE), Scenes("val", 5, size=SIZE))
+    export_coco(root, *scenes)
+    export_scene_maps(root, *map(SceneMaps, scenes))
+    return root
 
 
 @pytest.fixture

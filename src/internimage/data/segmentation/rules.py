@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +31,8 @@ class LabelRules:
         names: the classes; the first has the value 0.
         ignored: values of pixels of no class.
         reduce_zero: the value 0 is no class, and every other one more than its class, as in ADE20K.
+        values: the class index of each value, where label maps number otherwise; several values may be one class, and
+            those that are not named are ignored. Empty for values that are the indices.
 
     >>> rules = LabelRules(LabelMap(("wall", "building")), reduce_zero=True)
     >>> rules.classes_of(np.array([[0, 1, 2, 255]], np.uint8)).tolist()
@@ -40,6 +42,8 @@ class LabelRules:
     names: LabelMap
     ignored: tuple[int, ...] = (IGNORED,)
     reduce_zero: bool = False
+    # A mapping has no hash; rules that differ in it alone share theirs.
+    values: Mapping[int, int] = field(default_factory=dict[int, int], hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ignored", tuple(self.ignored))
@@ -47,6 +51,11 @@ class LabelRules:
             raise ValueError(f"a label map can tell 1 to {MOST_CLASSES} classes apart, got {len(self.names)}")
         if wrong := [value for value in self.ignored if type(value) is not int or not 0 <= value < _VALUES]:
             raise ValueError(f"ignored must list values from 0 to {_VALUES - 1}, got {wrong}")
+        if self.values and self.reduce_zero:
+            raise ValueError("values says what each value means; leave reduce_zero out")
+        for value, index in self.values.items():
+            if not 0 <= value < _VALUES or not 0 <= index < len(self.names):
+                raise ValueError(f"values gives {value} the class {index}, but there are {len(self.names)} classes")
 
     def classes_of(self, values: LabelValues, place: Path | str = "the label map") -> NDArray[np.uint8]:
         """(H, W) of uint8: class indices and `IGNORED`, for a label map's values.
@@ -100,6 +109,11 @@ class LabelRules:
     @cached_property
     def _classes(self) -> NDArray[np.int16]:
         """The class of each value, -1 for none."""
+        if self.values:
+            table = np.full(_VALUES, IGNORED, np.int16)
+            table[list(self.values)] = list(self.values.values())
+            table[list(self.ignored)] = IGNORED
+            return table
         table = np.full(_VALUES, -1, np.int16)
         first = int(self.reduce_zero)
         table[:first] = IGNORED

@@ -20,8 +20,6 @@ Head = Literal["upernet", "segformer", "mask2former"]
 _CHANNELS = 3
 # What a segmenter for other classes learns anew.
 _OF_CLASSES = (".classifier.weight", ".classifier.bias", ".class_predictor.weight", ".class_predictor.bias")
-# Losses that keep the number of classes in a buffer.
-_COUNTED = ".empty_weight"
 
 
 def build(
@@ -39,10 +37,12 @@ def build(
         raise ValueError(f"unknown model_options {unknown}; known are {sorted(known)}")
     if model_options.get("in_chans", _CHANNELS) != _CHANNELS:
         raise ValueError(f"a segmenter takes RGB pictures; leave in_chans {model_options['in_chans']} out")
-    config = SegmenterConfig.from_variant(model, num_classes=num_classes, head=head)
     own = {each.name for each in fields(SegmenterConfig) if each.init} - {"backbone", "num_classes", "head"}
     if unknown := sorted(set(head_options) - own):
         raise ValueError(f"unknown head_options {unknown}; known are {sorted(own)}")
+    # Of a width follow other sizes, as released.
+    sizes = {name: head_options[name] for name in ("channels", "queries") if name in head_options}
+    config = SegmenterConfig.from_variant(model, num_classes=num_classes, head=head, **sizes)
     return InternImageSegmenter(replace(config, backbone=replace(config.backbone, **model_options), **head_options))
 
 
@@ -70,7 +70,7 @@ def _take_segmenter(network: InternImageSegmenter, found: Checkpoint, labels: La
     card, state = described(found)
     own = network.state_dict()
     anew = [] if card.labels == labels else [key for key in own if key.endswith(_OF_CLASSES)]
-    kept = [key for key in own if key not in anew and not key.endswith(_COUNTED)]
+    kept = [key for key in own if key not in anew]
     # A head for street scenes may be another one than that of the weights: then the backbone is what fits.
     parts = {key.split(".")[0] for key in kept}
     fitting = {part for part in parts if _fits(part, kept, own, state)}

@@ -15,7 +15,8 @@ from internimage.data.label_maps import label_map_folders, pair_label_maps
 from internimage.data.scenes import Scenes
 from internimage.data.segmentation.augment import SegmentationAugmentation
 from internimage.data.segmentation.dataset import Batch, SegmentationDataset, Source, collate
-from internimage.data.segmentation.rules import LabelRules, find_classes
+from internimage.data.segmentation.palettes import find_palette
+from internimage.data.segmentation.rules import LabelRules, find_classes, find_colours
 from internimage.data.segmentation.sources import CocoMaps, LabelMapPictures, SceneMaps, listed_pairs
 from internimage.structures import IGNORED, Colour, LabelMap, Viewing
 from internimage.tasks.base_data import BaseData, Split
@@ -45,6 +46,8 @@ class SegmentationData(BaseData):
             ``cityscapes``. By default those of ``classes.txt`` in ``root``, or numbers.
         ignored: values of label maps that are no class, left out in training and measuring.
         reduce_zero: the value 0 is no class either, and every other is one more than its class, as in ADE20K.
+        values: the class index of each value, where label maps number otherwise, such as ``{7: 0, 8: 1}``; values that
+            are not named are ignored.
         augmentation: see `SegmentationAugmentation`; used in training only.
         batch_size: pictures per step and device.
         num_workers: processes that read pictures; 0 reads in the training process.
@@ -61,6 +64,7 @@ class SegmentationData(BaseData):
         classes: list[str] | str | None = None,
         ignored: list[int] | None = None,
         reduce_zero: bool = False,
+        values: dict[int, int] | None = None,
         augmentation: SegmentationAugmentation | None = None,
         batch_size: int = 2,
         num_workers: int = 2,
@@ -70,7 +74,8 @@ class SegmentationData(BaseData):
         self.preprocess = base if frame is None else replace(base, frame=tuple(frame))
         self.files = files or {}
         self.augmentation = augmentation or SegmentationAugmentation()
-        self._classes, self._ignored, self._reduce_zero = classes, tuple(ignored or (IGNORED,)), reduce_zero
+        self._classes, self._values = classes, values or {}
+        self._ignored, self._reduce_zero = tuple(ignored or (IGNORED,)), reduce_zero
         self._sets: dict[Split, SegmentationDataset] = {}
         if wrong := [name for name, paths in self.files.items() if name not in _SCENES or not 1 <= len(paths) <= 2]:
             raise ValueError(
@@ -110,10 +115,21 @@ class SegmentationData(BaseData):
 
     def _find(self, split: Split) -> Source | None:
         if places := self._places.get(split):
-            return LabelMapPictures(places, self._rules)
+            return LabelMapPictures(places, self._rules, self._colours)
         # Objects of COCO's format count where there are no label maps at all.
         pair = None if self._places else find_coco(Path(self.root), split)
-        return None if pair is None else CocoMaps(_checked(*pair))
+        if pair is None:
+            return None
+        # Every split counts the classes of the training's.
+        labels = None if split == "train" else self._objects.labels
+        return CocoMaps(self._objects if split == "train" else _checked(*pair, labels=labels))
+
+    @cached_property
+    def _objects(self) -> CocoSet:
+        pair = find_coco(Path(self.root), "train")
+        if pair is None:
+            raise ValueError(f"{self.root} holds no annotations/train.json; name the files with data.init_args.files")
+        return _checked(*pair)
 
     @cached_property
     def _places(self) -> dict[str, list[Path]]:
@@ -127,17 +143,25 @@ class SegmentationData(BaseData):
         """What the values mean: of all splits what the label maps for training say."""
         maps = _label_maps(self._places.get("train", []))
         settings = {"ignored": self._ignored, "reduce_zero": self._reduce_zero}
-        names = find_classes(self.root, self._classes, maps=maps, **settings)
-        return LabelRules(names, **settings)
+        if self._values and self._classes is None:
+            raise ValueError("values gives label maps other numbers: name the classes with data.init_args.classes, too")
+        return LabelRules(
+            find_classes(self.root, self._classes, maps=maps, **settings), **settings, values=self._values
+        )
+
+    @cached_property
+    def _colours(self) -> tuple[Colour, ...]:
+        """Those beside the names of the classes, or as the set of these names has them."""
+        return find_colours(self.root, self._classes) or find_palette(self._rules.names)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """A batch moves as a whole."""
         return batch.to(device, non_blocking=True)
 
 
-def _checked(annotations: Path, images: Path) -> CocoSet:
+def _checked(annotations: Path, images: Path, labels: LabelMap | None = None) -> CocoSet:
     """The file, refused in words if training on it makes no sense."""
-    found = read_coco(annotations, images)
+    found = read_coco(annotations, images, labels=labels)
     found.check()
     return found
 
