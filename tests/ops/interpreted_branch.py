@@ -5,6 +5,7 @@ By hand: ``TRITON_INTERPRET=1 pytest tests/ops/interpreted_branch.py``.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -82,14 +83,20 @@ def test_no_variance_off_the_map(width: int) -> None:
     assert max(relative_rms(*pair) for pair in zip(found, expected, strict=True)) < 1e-5
 
 
+@cache
+def all_gradients(name: str) -> tuple[tuple[Any, ...], list[Tensor]]:
+    """What a case's backward takes, and what it gives if all is wanted: computed once for all that want less."""
+    case = next(case for case in CASES if case.name == name)
+    tensors = case.tensors(torch.float32)
+    arguments = FORWARD(*tensors, EPS, case.activation), *tensors, EPS, case.activation
+    return arguments, BACKWARD(*arguments, [True] * 3)
+
+
 @pytest.mark.parametrize("output_mask", MASKS, ids=str)
 @pytest.mark.parametrize("name", ["odd_map_5x4", "channels_70", "no_bias", "batch_0"])
 def test_only_what_is_wanted(name: str, output_mask: list[bool]) -> None:
     """The same bits as all together, and of the rest nothing."""
-    case = next(case for case in CASES if case.name == name)
-    tensors = case.tensors(torch.float32)
-    arguments = FORWARD(*tensors, EPS, case.activation), *tensors, EPS, case.activation
-    whole = BACKWARD(*arguments, [True] * 3)
+    arguments, whole = all_gradients(name)
     for wanted, found, expected in zip(output_mask, BACKWARD(*arguments, output_mask), whole, strict=True):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected if wanted else expected.new_empty(0))

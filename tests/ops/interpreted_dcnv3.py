@@ -1,11 +1,16 @@
 """DCNv3's Triton kernels in Triton's interpreter: run by test_dcnv3_triton.py, in a process of its own.
 
-By hand: ``TRITON_INTERPRET=1 pytest tests/ops/interpreted_dcnv3.py``.
+By hand: ``TRITON_INTERPRET=1 pytest tests/ops/interpreted_dcnv3.py``. By default every case runs once, and every rule,
+dtype, strip and way to share a row, both ways of the value's gradient among them; what says the same of further cases
+is marked slow, and ``-m "slow or not slow"`` runs that too, as ``pytest -m slow tests/ops/test_dcnv3_triton.py`` does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import replace
+from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -24,6 +29,18 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 def interpreted() -> None:
     kinds = {type(kernel).__name__ for kernel in triton_launch.KERNELS}
     assert kinds == {"InterpretedFunction"}, "set TRITON_INTERPRET=1"
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of large maps, of more rows each: the interpreter's time goes by their number."""
+    monkeypatch.setattr(triton_tuning, "are_few", lambda _: False)
+
+
+@pytest.fixture
+def small_programs(programs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that maps as small as these have on a GPU."""
+    monkeypatch.setattr(triton_tuning, "are_few", lambda _: True)
 
 
 @pytest.fixture
@@ -61,6 +78,35 @@ def named(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
+def one_image(case: Case) -> Case:
+    return replace(case, shape=(min(case.shape[0], 1), *case.shape[1:]))
+
+
+def some(every: Iterable[Any], kept: Container[Any]) -> list[Any]:
+    """Tuples of arguments, or names of cases; those that are not kept are slow."""
+    rows = [(each, (named(each),) if isinstance(each, str) else each) for each in every]
+    return [pytest.param(*row, marks=() if each in kept else pytest.mark.slow) for each, row in rows]
+
+
+EVERY = [case.name for case in CASES]
+# Every geometry and rule that the kernel knows; NaN comes in 16 bit.
+GATHERED = (
+    *("odd_map_5x4", "kernel_3x2", "kernel_1", "stride_2x1", "dilation_2", "width_not_multiple_of_block", "batch_0"),
+    *("remove_center", "offset_scale", "sigmoid", "plain_weights"),
+)
+# Every pair of a case, a dtype and a way of the value's gradient.
+IN_16_BIT = (
+    ("odd_map_5x4", "fp16", False),
+    ("odd_map_5x4", "bf16", True),
+    ("padding_0x2", "fp16", True),
+    ("padding_0x2", "bf16", False),
+    ("nan_offsets", "fp16", False),
+    ("nan_offsets", "bf16", True),
+    ("sigmoid", "fp16", True),
+    ("sigmoid", "bf16", False),
+)
+
+
 @pytest.mark.usefixtures("atomic")
 @pytest.mark.parametrize("case", CASES, **NAMES)
 def test_kernels_equal_reference(case: Case) -> None:
@@ -68,18 +114,28 @@ def test_kernels_equal_reference(case: Case) -> None:
     assert_close(by_kernels(case, tensors), expect(case, tensors), "fp32")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name != "kernel_5"], **NAMES)
-def test_deterministic_gradient_of_the_value(case: Case) -> None:
+@pytest.mark.usefixtures("atomic", "small_programs")
+@pytest.mark.parametrize("case", some(EVERY, ("odd_map_5x4", "one_group")), **NAMES)
+def test_small_programs_equal_reference(case: Case) -> None:
     tensors = case.tensors(torch.float32)
     assert_close(by_kernels(case, tensors), expect(case, tensors), "fp32")
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("name", ["fp16", "bf16"])
-@pytest.mark.parametrize("case_name", ["odd_map_5x4", "padding_0x2", "nan_offsets", "sigmoid"])
+@pytest.mark.parametrize("case", some((name for name in EVERY if name != "kernel_5"), GATHERED), **NAMES)
+def test_deterministic_gradient_of_the_value(case: Case) -> None:
+    # Two images where outputs and pixels differ in number; elsewhere the second would say the same.
+    case = case if case.name in ("odd_map_5x4", "stride_2x1") else one_image(case)
+    tensors = case.tensors(torch.float32)
+    assert_close(by_kernels(case, tensors), expect(case, tensors), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("case_name", "name", "deterministic"),
+    some(product(dict.fromkeys(name for name, *_ in IN_16_BIT), ("fp16", "bf16"), (False, True)), IN_16_BIT),
+)
 def test_kernels_in_16_bit(case_name: str, name: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
-    case = named(case_name)
+    case = one_image(named(case_name))
     tensors = case.tensors(torch.float16 if name == "fp16" else torch.bfloat16)
     found = by_kernels(case, tensors)
     assert {each.dtype for each in found} == {tensors[0].dtype}
@@ -87,8 +143,13 @@ def test_kernels_in_16_bit(case_name: str, name: str, deterministic: bool, monke
 
 
 @pytest.mark.usefixtures("atomic")
-@pytest.mark.parametrize("threads_per_row", [1, 2, 4])
-@pytest.mark.parametrize(("depth", "chunk"), [(8, 9), (12, 2), (16, 3)])
+@pytest.mark.parametrize(
+    ("threads_per_row", "depth", "chunk"),
+    some(
+        ((threads, *row) for threads, row in product((1, 2, 4), ((8, 9), (12, 2), (16, 3)))),
+        ((1, 16, 3), (2, 12, 2), (4, 12, 2), (4, 8, 9)),
+    ),
+)
 def test_every_way_to_share_a_row(threads_per_row: int, depth: int, chunk: int) -> None:
     """Channels in parts, by several threads, a last part that is not full; chunks of points that divide nine or not."""
     case = Case("shared_rows", "", (1, 5, 4, 2, depth))
@@ -127,9 +188,12 @@ def test_more_images_than_a_grid_takes(deterministic: bool, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("atomic")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("shift", [0, 1])
-def test_slices_of_one_projection(dtype: torch.dtype, shift: int) -> None:
+@pytest.mark.parametrize(
+    ("shift", "dtype"),
+    some(product((0, 1), (torch.float32, torch.float16)), ((0, torch.float16), (1, torch.float32))),
+    ids=str,
+)
+def test_slices_of_one_projection(shift: int, dtype: torch.dtype) -> None:
     """Read in place; copied where an offset's (x, y) would not lie on a boundary of its size."""
     case = named("odd_map_5x4")
     value, offset, mask = case.tensors(dtype)
@@ -144,8 +208,9 @@ def test_slices_of_one_projection(dtype: torch.dtype, shift: int) -> None:
     assert (problem.offset.data_ptr() == slices[0].data_ptr()) is (shift == 0)
     assert problem.mask.data_ptr() == slices[1].data_ptr()
     plain = triton_launch.Problem.of((value, offset, mask), case.geometry, case.pattern.normalize)
-    assert torch.equal(triton_launch.forward(problem), triton_launch.forward(plain))
-    grad = torch.ones_like(triton_launch.forward(plain))
+    expected = triton_launch.forward(plain)
+    assert torch.equal(triton_launch.forward(problem), expected)
+    grad = torch.ones_like(expected)
     for found, expected in zip(triton_launch.backward(problem, grad), triton_launch.backward(plain, grad), strict=True):
         assert torch.equal(found, expected)
         assert found.is_contiguous()
@@ -154,7 +219,7 @@ def test_slices_of_one_projection(dtype: torch.dtype, shift: int) -> None:
 @pytest.mark.usefixtures("atomic")
 def test_nothing_outside_the_tensors_counts() -> None:
     """The inputs lie between NaN; an element too far would show."""
-    case = named("nan_offsets")
+    case = one_image(named("nan_offsets"))
     tensors = case.tensors(torch.float32)
     inside = []
     for tensor in tensors:
@@ -179,14 +244,20 @@ def test_no_gradient_off_the_map(deterministic: bool, monkeypatch: pytest.Monkey
     assert (grad_offset[0, 0, 0, 0][off_map] == 0).all()
 
 
+@cache
+def output(name: str) -> Tensor:
+    """The kernels', computed once for all sabotages."""
+    case = named(name)
+    return gpu.forward(*case.tensors(torch.float32), case.geometry, case.pattern.normalize)
+
+
 @pytest.mark.parametrize("sabotage", SABOTAGES, **NAMES)
 def test_sabotage_is_rejected(sabotage: Sabotage) -> None:
     """Every classic mistake is further from the kernels' result than the tolerance."""
     for case in (named("odd_map_5x4"), named("remove_center"), named("kernel_3x2")):
         if sabotage.applies(case):
-            tensors = case.tensors(torch.float32)
-            found = gpu.forward(*tensors, case.geometry, case.pattern.normalize)
-            assert relative_rms(sabotage.wrong(case, tensors), found) > 100 * TOLERANCE["fp32"][0]
+            wrong = sabotage.wrong(case, case.tensors(torch.float32))
+            assert relative_rms(wrong, output(case.name)) > 100 * TOLERANCE["fp32"][0]
 
 
 @pytest.mark.usefixtures("atomic")

@@ -217,11 +217,12 @@ def test_import_without_triton(code: str) -> None:
     reason="the interpreter of Triton before 3.8 can't count in loops with NumPy 2.4",
 )
 @pytest.mark.timeout(900)
-def test_kernels_in_the_interpreter() -> None:
+@pytest.mark.parametrize("those", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_in_the_interpreter(those: str) -> None:
     """In a process of its own: a kernel is either interpreted or compiled."""
     file = Path(__file__).with_name("interpreted_dcnv3.py")
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", those, str(file)],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         cwd=file.parents[2],
         capture_output=True,

@@ -3,6 +3,7 @@
 from internimage.structures.classification import Classification, Preprocess
 from internimage.structures.detection import Detections, Framing, Placement
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
+from internimage.structures.measures import Measures
 from internimage.structures.segmentation import IGNORED, MOST_CLASSES, Colour, SegmentationMap, Viewing
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Detections",
     "Framing",
     "LabelMap",
+    "Measures",
     "Placement",
     "Preprocess",
     "SegmentationMap",

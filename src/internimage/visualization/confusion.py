@@ -6,13 +6,12 @@ Shape legend: C classes; rows of a matrix are true classes, columns predictions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from internimage.structures import Colour, LabelMap
+from internimage.structures import Colour, LabelMap, Measures
 from internimage.visualization.classification import (
     MAX_NAMED_CLASSES,
     check_matrix,
@@ -32,36 +31,9 @@ LEAST_SHARE = 0.5
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ClassMeasures:
-    """What a confusion matrix says of each class; NaN where a value is not defined.
-
-    Args:
-        iou: (C,), of the pixels that are the class or taken for it, the share that is both: TP / (TP + FP + FN).
-        accuracy: (C,), of its pixels, the share that is found: TP / (TP + FN).
-        precision: (C,), of the pixels taken for it, the share that is right: TP / (TP + FP).
-        shares: (C,), its share of all pixels.
-
-    >>> measures = ClassMeasures.of(np.array([[3, 1], [2, 4]]), LabelMap(("sky", "road")))
-    >>> measures.iou.round(3).tolist(), measures.accuracy.round(3).tolist()
-    ([0.5, 0.571], [0.75, 0.667])
-    """
-
-    iou: Floats
-    accuracy: Floats
-    precision: Floats
-    shares: Floats
-
-    @classmethod
-    def of(cls, confusion: np.ndarray, classes: LabelMap) -> ClassMeasures:
-        """From a matrix (C, C) of pixels; ``ValueError`` for another shape, other values or no pixel at all."""
-        counts = check_matrix(confusion, classes, "pixel")
-        hits, there, said = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-        return cls(_ratio(hits, there + said - hits), _ratio(hits, there), _ratio(hits, said), there / counts.sum())
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+def _measures(confusion: np.ndarray, classes: LabelMap) -> Measures:
+    """``ValueError`` for a matrix of another shape, other values or no pixel at all."""
+    return Measures.of(check_matrix(confusion, classes, "pixel"))
 
 
 def class_table(confusion: np.ndarray, classes: LabelMap) -> Table:
@@ -80,23 +52,17 @@ def class_table(confusion: np.ndarray, classes: LabelMap) -> Table:
     >>> class_table(np.array([[3, 1], [2, 4]]), LabelMap(("sky", "road"))).rows
     [('sky', '50.0%', '75.0%', '60.0%', '40.0%'), ('road', '57.1%', '66.7%', '80.0%', '60.0%')]
     """
-    measures = ClassMeasures.of(confusion, classes)
+    measures = _measures(confusion, classes)
     columns = [map(_percent, each) for each in (measures.iou, measures.accuracy, measures.precision)]
     rows = list(zip(classes, *columns, map(_share, measures.shares), strict=True))
-    right, total = np.trace(confusion), np.sum(confusion)
-    caption = (
-        f"Mean over the classes: IoU {_percent(_mean(measures.iou))}, "
-        f"accuracy {_percent(_mean(measures.accuracy))}. Of {total:,} pixels, {_percent(right / total)} are right."
-    )
+    means = f"IoU {_percent(measures.miou)}, accuracy {_percent(measures.mean_accuracy)}"
+    right = f"{_percent(measures.pixel_accuracy)} are right"
+    caption = f"Mean over the classes: {means}. Of {np.sum(confusion):,} pixels, {right}."
     return Table("Per class", caption, ("class", "IoU", "accuracy", "precision", "pixels"), rows)
 
 
 def _percent(share: float) -> str:
     return MISSING if np.isnan(share) else f"{100 * share:.1f}%"
-
-
-def _mean(values: Floats) -> float:
-    return float(np.nanmean(values))
 
 
 def _share(share: float) -> str:
@@ -159,7 +125,7 @@ def class_iou_figure(confusion: np.ndarray, classes: LabelMap, palette: Sequence
 
     if palette is not None and len(palette) != len(classes):
         raise ValueError(f"there are {len(classes)} classes but {len(palette)} colours: give one each")
-    measures = ClassMeasures.of(confusion, classes)
+    measures = _measures(confusion, classes)
     ranked = sorted(np.flatnonzero(~np.isnan(measures.iou)).tolist(), key=lambda index: (-measures.iou[index], index))
     half = MAX_NAMED_CLASSES // 2
     shown = ranked if len(ranked) <= MAX_NAMED_CLASSES else [*ranked[:half], *ranked[-half:]]
@@ -182,6 +148,6 @@ def class_iou_figure(confusion: np.ndarray, classes: LabelMap, palette: Sequence
     axes.set_axisbelow(True)
     count = "one class" if len(ranked) == 1 else f"{len(ranked)} classes"
     part = f"; the {half} best and the {half} worst" if len(shown) < len(ranked) else ""
-    quiet_axes(axes, f"IoU, mean of {count} {_percent(_mean(measures.iou))}{part}")
+    quiet_axes(axes, f"IoU, mean of {count} {_percent(measures.miou)}{part}")
     axes.set_xlabel("bar and number: IoU · mark: accuracy")
     return figure

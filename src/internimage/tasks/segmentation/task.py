@@ -13,10 +13,10 @@ from internimage.inference.scanning import Look, label_map, normalized
 from internimage.model import Card
 from internimage.model.checkpoints.segmenter_files import segmenter_card
 from internimage.model.segmentation import InternImageSegmenter
-from internimage.structures import Colour, LabelMap, Viewing
+from internimage.structures import Colour, LabelMap, Measures, Viewing
 from internimage.tasks.base import BaseTask, OptimizerSettings
 from internimage.tasks.segmentation.building import Head, build, load_pretrained
-from internimage.tasks.segmentation.measures import Measures, confusions
+from internimage.tasks.segmentation.confusions import confusions
 
 Split = Literal["val", "test"]
 
@@ -122,7 +122,7 @@ class SegmentationTask(BaseTask):
 
     def measures(self) -> Measures:
         """Of the last evaluation."""
-        return Measures.of(self.confusion)
+        return Measures.of(self.confusion.numpy())
 
     def accuracies(self) -> dict[int, float]:
         """Of each picture of the last evaluation, by its index: the share of its pixels that is right, if any count."""
@@ -141,7 +141,7 @@ class SegmentationTask(BaseTask):
             found_HW = self.segment(pixels_CHW, truth_HW)
             counts_CC = confusions(truth_HW.cpu(), found_HW, len(self.labels))
             self.confusion += counts_CC
-            self._right[index] = Measures.of(counts_CC).pixel_accuracy
+            self._right[index] = Measures.of(counts_CC.numpy()).pixel_accuracy
 
     def _judge(self, split: Split) -> None:
         if self.trainer.world_size > 1:
