@@ -43,9 +43,9 @@ class Measures:
         if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
             raise ValueError(f"a confusion matrix has shape (C, C), got {counts.shape}")
         hits, there, said, total = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0), counts.sum()
-        ratios = (_ratio(hits, whole) for whole in (there + said - hits, there, said))
         right = float(hits.sum() / total) if total else float("nan")
-        return cls(*ratios, there / total if total else np.full_like(there, np.nan), right)
+        shares = _ratio(there, np.full_like(there, total))
+        return cls(_ratio(hits, there + said - hits), _ratio(hits, there), _ratio(hits, said), shares, right)
 
     @property
     def miou(self) -> float:
