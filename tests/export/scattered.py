@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +20,9 @@ CONFIGS = {
     ),
     "no_center": InternImageConfig.stacked(16, 16, 1, 1, remove_center=True),
 }
+# The plainest one and the one with the most parts. A file takes ten seconds, and what the others have of their own is
+# a sum in another order, or exported alone in test_operator.py.
+NETWORKS = [name if name in ("t", "h") else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 
 
 @torch.no_grad()

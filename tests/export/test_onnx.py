@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.scattered import CONFIGS, network
+from export.scattered import NETWORKS, network
 from internimage.export import Agreement, check_onnx, export_onnx
 from internimage.export.network import relative_error
-from internimage.export.onnx_operators import Sampling
 from internimage.export.openvino import shared_core
 
 # Of the released code's exports, these went wrong: other than the traced size, more than one image.
@@ -33,15 +32,31 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_onnx(network("t"), tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
 
 
-@pytest.mark.parametrize(("name", "sampling"), [*((name, "deform_conv") for name in CONFIGS), ("h", "grid_sample")])
-def test_logits_at_every_size(name: str, sampling: Sampling, exported: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def grid_sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """H in small, by the other operator."""
+    return export_onnx(network("h"), tmp_path_factory.mktemp("onnx") / "model.onnx", sampling="grid_sample")
+
+
+def operators_of(path: Path) -> set[str]:
+    """Which of the two DCNv3 rests on."""
+    return {node.op_type for node in onnx.load(path).graph.node} & {"DeformConv", "GridSample"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_at_every_size(name: str, exported: Path, tmp_path: Path) -> None:
+    path = exported if name == "t" else export_onnx(network(name), tmp_path / "model.onnx")
+    assert operators_of(path) == {"DeformConv"}
+    assert_right_at_every_size(path, name)
+
+
+def test_logits_by_grid_sample(grid_sampled: Path) -> None:
+    assert operators_of(grid_sampled) == {"GridSample"}
+    assert_right_at_every_size(grid_sampled, "h")
+
+
+def assert_right_at_every_size(path: Path, name: str) -> None:
     model = network(name)
-    path = exported if name == "t" else export_onnx(model, tmp_path / "model.onnx", sampling=sampling)
-    operators = {node.op_type for node in onnx.load(path).graph.node}
-    assert ("DeformConv" in operators, "GridSample" in operators) == (
-        sampling == "deform_conv",
-        sampling != "deform_conv",
-    )
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width)
         (logits,) = run(path, image)
@@ -75,11 +90,10 @@ def test_maps_names_and_operators(tmp_path: Path) -> None:
             assert relative_error(found, expected) <= 1e-5
 
 
-def test_grid_sample_for_another_runtime(tmp_path: Path) -> None:
+def test_grid_sample_for_another_runtime(grid_sampled: Path) -> None:
     """OpenVINO's reader of ONNX has no DeformConv."""
-    model = network("t")
-    path = export_onnx(model, tmp_path / "model.onnx", sampling="grid_sample")
-    compiled = shared_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = network("h")
+    compiled = shared_core().compile_model(grid_sampled, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     image = torch.randn(2, 3, 75, 109)
     with torch.inference_mode():
         assert relative_error(torch.from_numpy(compiled({"image": image.numpy()})["logits"]), model(image)) <= 1e-5
@@ -101,11 +115,12 @@ def test_a_network_around_ours(tmp_path: Path) -> None:
     class Around(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = network("t", features_only=True)
+            whole = network("t", features_only=True)
+            self.stem, self.stage = whole.stem, whole.stages[0]
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            *_, third, fourth = self.inner(image)
-            return third.mean((2, 3)), fourth.amax((2, 3))
+            first_NHWC = self.stage(self.stem(image))
+            return first_NHWC.mean((1, 2)), first_NHWC.amax((1, 2))
 
     model = Around().eval()
     with pytest.raises(ValueError, match="for a Around, which is none of ours, give an example"):

@@ -21,7 +21,10 @@ print(sum("dcnv3" in str(node.target) for node in program.graph.nodes))
 """
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# In one program with all there is; test_variant_graphs.py has the published ones.
+@pytest.mark.parametrize(
+    "name", [name if name == "h" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+)
 def test_a_program_in_another_process(name: str, tmp_path: Path) -> None:
     model, seen = network(name), list[Agreement]()
     path = export_program(model, tmp_path / "model.pt2", report=seen.append)

@@ -23,7 +23,7 @@ from internimage.cli.configs import resolve_config_names, settings_in
 from internimage.cli.run_folder import CHECKPOINTS, CONFIG_FILE, LOGS, METRICS_FILE, FolderClaim, check_folder
 from internimage.data import ImageReadError
 from internimage.tasks import BaseTask, ClassificationData, ClassificationTask
-from internimage.tasks.callbacks import History, Report
+from internimage.tasks.callbacks import History, MeasuredEnd, Report
 from internimage.tasks.checkpoints import (
     BEST,
     LAST,
@@ -174,6 +174,7 @@ class TrainingCLI(LightningCLI):
             *average,
             history,
             *rates,
+            MeasuredEnd(),
             BestState(states / BEST, monitor=cast(BaseTask, self.model).monitor),
             LastState(states / LAST),
             ExportWeights(states, run / WEIGHTS_FILE),

@@ -137,6 +137,21 @@ class History(Callback):
         self.rows = read_rows(self.path)
 
 
+class MeasuredEnd(Callback):
+    """Where a number of steps ends the training in the middle of an epoch, its last state is measured as well.
+
+    Else the best epoch would be sought among those before, and the weights of the last steps never be exported.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let the epoch end here, and with a validation."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+            trainer.check_val_every_n_epoch = 1
+
+
 class Report(Callback):
     """Write the run's page after training and after a test.
 

@@ -18,11 +18,11 @@ from internimage.model.detection.targets import Sampled, mask_targets, sample
 TRUTH = Objects(torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]]), torch.tensor([2, 0]))
 
 
-def detector(stages: int, masks: bool = True) -> InternImageDetector:
+def detector(stages: int, **options: int) -> InternImageDetector:
     backbone = InternImageConfig.stacked(16, 16, 1, 1, num_classes=0)
     convs, layers = (0, 2) if stages == 1 else (1, 1)
     config = DetectorConfig(
-        backbone, 3, stages, masks, fpn_channels=32, head_convs=convs, head_layers=layers, head_channels=64
+        backbone, 3, stages, fpn_channels=32, head_convs=convs, head_layers=layers, head_channels=64, **options
     )
     return InternImageDetector(config)
 
@@ -128,8 +128,15 @@ def test_losses_reach_every_weight_also_without_objects(stages: int) -> None:
         model.eval().losses(image, [nothing, nothing])
 
 
-@pytest.mark.parametrize(("stages", "steps"), [(1, 120), pytest.param(3, 200, marks=pytest.mark.slow)])
-def test_learns_one_picture(stages: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("stages", "steps", "rate", "options"),
+    [
+        (1, 80, 2e-3, {"samples": 128, "proposals": 200, "proposals_per_level": 200}),
+        pytest.param(3, 200, 1e-3, {}, marks=pytest.mark.slow),
+    ],
+    ids=["mask_rcnn", "cascade"],
+)
+def test_learns_one_picture(stages: int, steps: int, rate: float, options: dict[str, int]) -> None:
     """Two squares of different colours on noise: their boxes, classes and masks."""
     image = 0.1 * torch.randn(1, 3, 64, 96)
     boxes = torch.tensor([[8.0, 8, 32, 40], [52, 20, 84, 52]])
@@ -137,8 +144,8 @@ def test_learns_one_picture(stages: int, steps: int) -> None:
     for number, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
         masks[number, y1:y2, x1:x2] = True
         image[0, number, y1:y2, x1:x2] += 2
-    truth, model = Objects(boxes, torch.tensor([2, 0]), masks), detector(stages).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    truth, model = Objects(boxes, torch.tensor([2, 0]), masks), detector(stages, **options).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     # Without a decay the last steps still move boxes by pixels, differently on every machine.
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

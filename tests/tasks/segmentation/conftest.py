@@ -16,7 +16,7 @@ from internimage.data.segmentation.augment import SegmentationAugmentation
 from internimage.data.segmentation.sources import SceneMaps
 from internimage.data.segmentation.writing import export_scene_maps
 from internimage.tasks import OptimizerSettings
-from internimage.tasks.callbacks import History
+from internimage.tasks.callbacks import History, MeasuredEnd
 from internimage.tasks.checkpoints import BEST, LAST, BestState, ExportWeights, LastState, MovingAverage
 from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 
@@ -78,7 +78,7 @@ class Run:
         )
         self.history = History(self.folder / "metrics.csv")
         average = [] if self.ema is None else [MovingAverage(self.ema)]
-        own: list[Callback] = [*average, self.history]
+        own: list[Callback] = [*average, self.history, MeasuredEnd()]
         own += [BestState(self.best, monitor=self.task.monitor), LastState(self.last)]
         own += [ExportWeights(self.folder / "checkpoints", self.weights)]
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}

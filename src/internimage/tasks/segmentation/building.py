@@ -83,6 +83,11 @@ def _take_segmenter(network: InternImageSegmenter, found: Checkpoint, labels: La
         some = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
         raise ValueError(f"{found.path} has another backbone: {some} differ; match model and model_options to it")
     taken = {key: state[key] for key in kept if key.split(".")[0] in fitting}
+    # Released street files have 150 outputs for 19 classes.
+    if card.labels is not None and card.labels.names[: len(labels)] == labels.names:
+        rows = [key for key in anew if ".classifier." in key and key.split(".")[0] in fitting]
+        taken |= {key: state[key][: len(labels)] for key in rows}
+        anew = [key for key in anew if key not in rows]
     network.load_state_dict(taken, strict=False)
     for part in sorted(parts - fitting):
         log.info("%s has another %s, which starts anew here", found.path, part)
