@@ -23,8 +23,8 @@ from internimage.structures import Viewing
 Network = Callable[[Tensor], Tensor]
 """From normalised inputs (N, 3, h, w) to scores (N, C, about h/4, about w/4)."""
 
-# Numbers of one band: 64 MiB in float32.
-_BAND = 2**24
+# Numbers of one band: 16 MiB in float32.
+_BAND = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +57,10 @@ def probabilities(
         ValueError: scores that are no numbers.
     """
     scans = [_Scan(network, look, batch_size) for look in looks]
-    height, width = size
-    rows = min(max(_BAND // (scans[0].num_classes * width), 1), height)
-    for top in range(0, height, rows):
-        band = range(top, min(top + rows, height))
+    for band in _bands(scans, size):
         total_CRW: Tensor | None = None
         for scan in scans:
-            scores_CRW = scan.read(band, size).float()
-            if not scores_CRW.isfinite().all():
-                raise ValueError("scores that are not finite")
-            found_CRW = scores_CRW.softmax(0)
+            found_CRW = scan.read(band, size).float().softmax(0)
             total_CRW = found_CRW if total_CRW is None else total_CRW.add_(found_CRW)
         assert total_CRW is not None
         yield total_CRW if len(scans) == 1 else total_CRW.div_(len(scans))
@@ -74,17 +68,25 @@ def probabilities(
 
 def label_map(network: Network, looks: Sequence[Look], size: tuple[int, int], *, batch_size: int = 1) -> Tensor:
     """The most probable class of each pixel, (H, W) of uint8 on the CPU; see `probabilities`."""
-    bands = [
-        band_CRW.argmax(0).to(torch.uint8).cpu()
-        for band_CRW in probabilities(network, looks, size, batch_size=batch_size)
-    ]
-    return torch.cat(bands)
+    if len(looks) == 1:
+        # The best score is the best probability, without the exponentials.
+        scan = _Scan(network, looks[0], batch_size)
+        found = (scan.read(band, size) for band in _bands([scan], size))
+    else:
+        found = probabilities(network, looks, size, batch_size=batch_size)
+    return torch.cat([band_CRW.argmax(0).to(torch.uint8).cpu() for band_CRW in found])
 
 
 def scaled(viewing: Viewing, size: tuple[int, int], scale: float) -> Viewing:
     """The same with a picture of ``size`` (height, width) made ``scale`` times as large."""
     short, long = viewing.frame or (min(size), max(size))
     return replace(viewing, frame=(max(int(short * scale), 1), max(int(long * scale), 1)))
+
+
+def _bands(scans: Sequence[_Scan], size: tuple[int, int]) -> Iterator[range]:
+    height, width = size
+    rows = min(max(_BAND // (scans[0].num_classes * width), 1), height)
+    return (range(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 class _Rows(Protocol):
@@ -118,7 +120,7 @@ class _Whole:
 
     def __init__(self, network: Network, look: Look) -> None:
         self.size = (look.pixels.shape[-2], look.pixels.shape[-1])
-        self.scores_CHW = network(normalized(look.pixels[None], look.viewing))[0]
+        self.scores_CHW = _checked(network(normalized(look.pixels[None], look.viewing)))[0]
         self.num_classes = self.scores_CHW.shape[0]
 
     def read(self, first: int, last: int) -> Tensor:
@@ -180,7 +182,7 @@ class _Windows:
         for start in range(0, len(self.lefts), self.batch_size):
             lefts = self.lefts[start : start + self.batch_size]
             windows = [self.look.pixels[:, top : top + high, left : left + wide] for left in lefts]
-            scores_NCHW = self.network(normalized(torch.stack(windows), self.look.viewing))
+            scores_NCHW = _checked(self.network(normalized(torch.stack(windows), self.look.viewing)))
             scores_NCHW = _resize(scores_NCHW.float(), self.window)
             if band_CRW is None:
                 band_CRW = scores_NCHW.new_zeros(scores_NCHW.shape[1], high, self.size[1])
@@ -196,6 +198,12 @@ def normalized(pixels_NCHW: Tensor, viewing: Viewing) -> Tensor:
         255 * pixels_NCHW.new_tensor(each, dtype=torch.float32).view(3, 1, 1) for each in (viewing.mean, viewing.std)
     )
     return (pixels_NCHW.float() - mean) / std
+
+
+def _checked(scores_NCHW: Tensor) -> Tensor:
+    if not scores_NCHW.isfinite().all():
+        raise ValueError("scores that are not finite")
+    return scores_NCHW
 
 
 def _starts(whole: int, window: int, step: int) -> list[int]:

@@ -16,7 +16,7 @@ from internimage.data.segmentation.dataset import view
 from internimage.data.segmentation.palettes import find_palette
 from internimage.inference.classification import ImageSource
 from internimage.inference.loading import pick_device
-from internimage.inference.scanning import Look, probabilities, scaled
+from internimage.inference.scanning import Look, label_map, probabilities, scaled
 from internimage.model import Checkpoint
 from internimage.model.checkpoints.segmenter_files import load_segmenter
 from internimage.structures import LabelMap, SegmentationMap, Viewing
@@ -142,17 +142,17 @@ class Segmenter:
         for viewing in viewings:
             pixels_CHW = view(image, viewing).to(self.device)
             looks += [Look(pixels_CHW, viewing, mirrored) for mirrored in self._mirrorings]
-        # Bands go where they belong as they come: a list of them would need all their memory twice.
-        labels_HW, kept_CHW = np.empty(size, np.uint8), None
-        if self.keeps_probabilities:
-            kept_CHW = np.empty((len(self.labels), *size), np.float16)
-        top = 0
         try:
+            if not self.keeps_probabilities:
+                labels_HW = label_map(self.model, looks, size, batch_size=batch_size).numpy()
+                return SegmentationMap(labels_HW, self.labels, self.palette)
+            # Bands go where they belong as they come: a list of them would need all their memory twice.
+            labels_HW, kept_CHW = np.empty(size, np.uint8), np.empty((len(self.labels), *size), np.float16)
+            top = 0
             for band_CRW in probabilities(self.model, looks, size, batch_size=batch_size):
                 rows = slice(top, top := top + band_CRW.shape[1])
                 labels_HW[rows] = band_CRW.argmax(0).to(torch.uint8).cpu().numpy()
-                if kept_CHW is not None:
-                    kept_CHW[:, rows] = band_CRW.half().cpu().numpy()
+                kept_CHW[:, rows] = band_CRW.half().cpu().numpy()
         except ValueError as error:
             raise ValueError(f"{self._path} gives {error}; {_OTHERS}") from None
         return SegmentationMap(labels_HW, self.labels, self.palette, kept_CHW)
