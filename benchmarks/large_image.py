@@ -55,9 +55,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512, help="height and width of the windows")
     parser.add_argument("--classes", type=int, default=19, help="outputs of the network")
     options = parser.parse_args()
-    print(
-        "| picture | windows | classes | seconds | peak before, MiB | peak, MiB |\n| --- | --- | ---: | ---: | ---: | ---: |"
-    )
+    print("| picture | windows | classes | seconds | peak before, MiB | peak, MiB |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
     for height in (options.side // 4, options.side):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             arguments = (height, options.side, options.window, options.classes)

@@ -45,17 +45,28 @@ def test_a_program_of_maps(weights: Path, tmp_path: Path) -> None:
     assert [tuple(each.shape[1:]) for each in maps] == [(24, 16, 24), (48, 8, 12), (96, 4, 6), (192, 2, 3)]
 
 
-def test_eight_bits_from_a_folder(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    generator = numpy.random.default_rng(0)
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of more than are needed."""
+    folder, generator = tmp_path_factory.mktemp("images"), numpy.random.default_rng(0)
     for number in range(301):
-        Image.fromarray(generator.integers(0, 256, (70, 90, 3), numpy.uint8)).save(images / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (70, 90, 3), numpy.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+# What the export makes of the images is shown by test_openvino.py.
+@pytest.mark.slow
+def test_eight_bits_from_a_folder(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "small.xml"
     assert main(["export", str(weights), str(path), "--format", "openvino", "--int8", str(images)]) == 0
     assert "1 x 3 x 64 x 64: agrees" in capsys.readouterr().out
     read = openvino.Core().read_model(path)
     assert {"i8"} <= {node.get_element_type().get_type_name() for node in read.get_ops() if node.get_output_size()}
+
+
+def test_images_to_calibrate_on(images: Path) -> None:
     assert len(calibration_images(str(images), Preprocess(64).to_dict())) == 151
     with pytest.raises(ValueError, match="how images are prepared"):
         calibration_images(str(images), None)

@@ -28,13 +28,13 @@ def run(path: Path, image: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """T in small, in a folder of its own that was not there."""
-    return export_onnx(network("t"), tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
+    """H in small, in a folder of its own that was not there."""
+    return export_onnx(network("h"), tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
 
 
 @pytest.fixture(scope="module")
 def grid_sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """H in small, by the other operator."""
+    """The same by the other operator."""
     return export_onnx(network("h"), tmp_path_factory.mktemp("onnx") / "model.onnx", sampling="grid_sample")
 
 
@@ -45,7 +45,7 @@ def operators_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_at_every_size(name: str, exported: Path, tmp_path: Path) -> None:
-    path = exported if name == "t" else export_onnx(network(name), tmp_path / "model.onnx")
+    path = exported if name == "h" else export_onnx(network(name), tmp_path / "model.onnx")
     assert operators_of(path) == {"DeformConv"}
     assert_right_at_every_size(path, name)
 
@@ -131,7 +131,7 @@ def test_a_network_around_ours(tmp_path: Path) -> None:
 
 def test_a_file_that_differs_is_refused(exported: Path) -> None:
     """One bias of one layer of offsets: half a pixel in one group."""
-    model = network("t")
+    model = network("h")
     seen: list[Agreement] = []
     assert check_onnx(model, exported, report=seen.append) == seen
     assert [agreement.holds for agreement in seen] == [True, True, True]
@@ -173,7 +173,7 @@ def test_a_failed_export_replaces_nothing(exported: Path, monkeypatch: pytest.Mo
         def save(self, path: Path) -> None:
             path.write_bytes(exported.read_bytes())
 
-    model, path = network("t"), tmp_path / "model.onnx"
+    model, path = network("h"), tmp_path / "model.onnx"
     path.write_text("before")
     monkeypatch.setattr("internimage.export.onnx._convert", lambda *arguments: Program())
     with torch.no_grad():

@@ -24,14 +24,14 @@ def load(path: Path, precision: str = "f32") -> openvino.CompiledModel:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """T in small."""
-    return export_openvino(network("t"), tmp_path_factory.mktemp("t") / "model.xml", metadata={"labels": ["cat"]})
+    """H in small."""
+    return export_openvino(network("h"), tmp_path_factory.mktemp("h") / "model.xml", metadata={"labels": ["cat"]})
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_at_every_size(name: str, exported: Path, tmp_path: Path) -> None:
     model = network(name)
-    path = exported if name == "t" else export_openvino(model, tmp_path / "model.xml", metadata={"labels": ["cat"]})
+    path = exported if name == "h" else export_openvino(model, tmp_path / "model.xml", metadata={"labels": ["cat"]})
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.bin", "model.xml"]
     compiled = load(path)
     for batch, height, width in SIZES:
@@ -60,9 +60,9 @@ def test_files_are_not_lost(exported: Path, monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr("internimage.export.openvino._convert", lambda *arguments: shared_core().read_model(exported))
     (tmp_path / "model.bin").write_text("precious")
     with pytest.raises(FileExistsError, match=r"model\.bin exists"):
-        export_openvino(network("t"), tmp_path / "model.xml")
+        export_openvino(network("h"), tmp_path / "model.xml")
     with pytest.raises(ValueError, match=r"end in \.xml"):
-        export_openvino(network("t"), tmp_path / "model.onnx")
+        export_openvino(network("h"), tmp_path / "model.onnx")
     assert (tmp_path / "model.bin").read_text() == "precious"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.scattered import CONFIGS, network
+from export.scattered import CONFIGS, NETWORKS, network
 from internimage.export import Agreement, export_package, export_program
 
 LOADED = """
@@ -21,10 +21,7 @@ print(sum("dcnv3" in str(node.target) for node in program.graph.nodes))
 """
 
 
-# In one program with all there is; test_variant_graphs.py has the published ones.
-@pytest.mark.parametrize(
-    "name", [name if name == "h" else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_program_in_another_process(name: str, tmp_path: Path) -> None:
     model, seen = network(name), list[Agreement]()
     path = export_program(model, tmp_path / "model.pt2", report=seen.append)

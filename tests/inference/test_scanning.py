@@ -113,3 +113,17 @@ def test_scaled_frames_are_whole_pixels() -> None:
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="scores that are not finite"):
         list(probabilities(lambda image: network(image) * float("nan"), [Look(pixels(8, 8), Viewing())], (8, 8)))
+
+
+def test_scores_of_16_bits_are_resized_in_32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As autocast gives them: a label does not depend on how many bands there are."""
+    image, size = pixels(90, 101), (131, 150)
+
+    def half(image_NCHW: Tensor) -> Tensor:
+        return network(image_NCHW).bfloat16()
+
+    with_care = bilinear(bilinear(half(normalized(image[None], Viewing())).float(), (90, 101)), size)[0].argmax(0)
+    for rows in (7, 1000):
+        monkeypatch.setattr(scanning, "_BAND", rows * CLASSES * size[1])
+        found = label_map(half, [Look(image, Viewing())], size)
+        assert (found == with_care).float().mean() > 0.9999

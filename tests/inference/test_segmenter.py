@@ -142,10 +142,11 @@ def test_windows_in_batches(weights: Path, pictures: list[Image.Image]) -> None:
 def test_at_its_own_size(weights: Path, pictures: list[Image.Image]) -> None:
     """Unresized, in windows that cover the picture."""
     segmenter = Segmenter(weights, device="cpu", own_size=True, probabilities=True)
-    assert (segmenter.viewing.frame, segmenter.viewing.window) == (None, (512, 512))
+    shown = segmenter.viewing
+    assert (shown.frame, shown.multiple, shown.window) == (None, 1, (512, 512))
     picture = pictures[1].resize((130, 160))
     with torch.inference_mode():
-        pixels = view(picture, Viewing(frame=None, multiple=32))
+        pixels = view(picture, Viewing(frame=None))
         scores = network()(normalized(pixels[None], VIEWING))
         for size in (tuple(pixels.shape[1:]), (160, 130)):
             scores = torch.nn.functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
@@ -194,3 +195,10 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     own = save_segmenter(network(), tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match="is a segmenter: it names pixels and no whole image; load it as a Segmenter"):
         Classifier(own)
+
+
+def test_what_is_no_list_is_refused(weights: Path) -> None:
+    with pytest.raises(ValueError, match=r"window must be two positive numbers of pixels, .*; got 512"):
+        Segmenter(weights, device="cpu", window=512)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"scales must be a list of factors in \(0, 16\], got 0.5"):
+        Segmenter(weights, device="cpu", scales=0.5)  # pyright: ignore[reportArgumentType]

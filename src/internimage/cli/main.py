@@ -16,7 +16,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("train", "train on your images or on the sample set"),
     "validate": ("train", "measure a run on its validation images"),
     "test": ("train", "measure a run on its test images"),
-    "predict": ("predict", "name what is in images, or find the objects"),
+    "predict": ("predict", "name images, their objects, or their pixels"),
     "models": ("models", "list architectures and released weights"),
     "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
     "export": ("export", "write a network for another runtime: ONNX, OpenVINO, torch.export"),

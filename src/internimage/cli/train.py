@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import sys
 import warnings
@@ -158,7 +159,9 @@ class TrainingCLI(LightningCLI):
     def _callbacks(self) -> list[Callback]:
         run = self.run_folder
         history = History(run / METRICS_FILE)
-        write = _REPORTS.get(type(self.model), ClassificationReport)(run)
+        write = next((page for task, page in _REPORTS.items() if isinstance(self.model, task)), ClassificationReport)(
+            run
+        )
         self.report = report = Report(write, history)
         if self.command != "fit":
             history.read()
@@ -257,10 +260,12 @@ def _in_short(error: Exception) -> Exception:
     while str(error).startswith("Does not validate") and isinstance(error.__cause__, Exception):
         error = error.__cause__
     message = str(error)
+    is_sent = message.startswith("Caught ") and "DataLoader worker" in message
+    if is_sent:
+        # A worker process sends its whole traceback; the message is its last line, after the error's name.
+        message = re.sub(r"^[\w.]*Error: ", "", message.strip().splitlines()[-1])
     if isinstance(error, ImageReadError):
-        # A worker process sends its whole traceback; the message is its last line.
-        reason = message.strip().splitlines()[-1].removeprefix(f"{ImageReadError.__module__}.ImageReadError: ")
-        return ValueError(f"{reason}; `internimage data check FOLDER` finds all such images")
+        return ValueError(f"{message}; `internimage data check FOLDER` finds all such images")
     if isinstance(error, ArgumentError):
         lines = [line.strip(" -") for line in message.splitlines()]
         noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
@@ -268,7 +273,9 @@ def _in_short(error: Exception) -> Exception:
         if "required: " in message:
             message += "; begin with a recipe, such as --config smoke/classification"
         return ValueError(message)
-    return ValueError(" ".join(message.split())) if isinstance(error, MisconfigurationException) else error
+    if isinstance(error, MisconfigurationException):
+        return ValueError(" ".join(message.split()))
+    return ValueError(message) if is_sent else error
 
 
 def complete(command: str, arguments: list[str]) -> list[str]:

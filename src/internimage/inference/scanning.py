@@ -120,7 +120,8 @@ class _Whole:
 
     def __init__(self, network: Network, look: Look) -> None:
         self.size = (look.pixels.shape[-2], look.pixels.shape[-1])
-        self.scores_CHW = _checked(network(normalized(look.pixels[None], look.viewing)))[0]
+        # 16 bits, as autocast gives them, are too few to resize and to tell near scores apart.
+        self.scores_CHW = _checked(network(normalized(look.pixels[None], look.viewing)))[0].float()
         self.num_classes = self.scores_CHW.shape[0]
 
     def read(self, first: int, last: int) -> Tensor:

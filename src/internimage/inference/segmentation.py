@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -78,8 +78,7 @@ class Segmenter:
         stride: Sequence[int] | None = None,
         probabilities: bool = False,
     ) -> None:
-        if not all(0 < scale <= 16 for scale in scales):
-            raise ValueError(f"scales must lie in (0, 16], got {list(scales)}")
+        check_scales(scales)
         self.device = pick_device(device)
         loaded = load_segmenter(source, ema=ema)
         self.model, self._path = loaded.model.to(self.device), loaded.path
@@ -91,8 +90,7 @@ class Segmenter:
         self.palette = loaded.palette or find_palette(self.labels)
         self.viewing = _viewing(loaded.viewing, own_size, window, stride)
         self.keeps_probabilities = probabilities
-        self._scales = tuple(scales)
-        self._mirrorings = (False, True) if flip else (False,)
+        self._scales, self._flip = tuple(scales), flip
 
     @overload
     def __call__(self, images: ImageSource, *, batch_size: int = 1) -> SegmentationMap: ...
@@ -131,21 +129,16 @@ class Segmenter:
             except ImageReadError as error:
                 yield error
                 continue
-            found = self._segment(picture, batch_size)
-            yield replace(found, source=str(image)) if isinstance(image, str | Path) else found
+            yield self._segment(picture, batch_size, str(image) if isinstance(image, str | Path) else None)
 
     @torch.inference_mode()
-    def _segment(self, image: Image.Image, batch_size: int) -> SegmentationMap:
+    def _segment(self, image: Image.Image, batch_size: int, source: str | None) -> SegmentationMap:
         size = (image.height, image.width)
-        viewings = [scaled(self.viewing, size, scale) for scale in self._scales] or [self.viewing]
-        looks: list[Look] = []
-        for viewing in viewings:
-            pixels_CHW = view(image, viewing).to(self.device)
-            looks += [Look(pixels_CHW, viewing, mirrored) for mirrored in self._mirrorings]
+        looks = looks_at(image, self.viewing, self._scales, flip=self._flip, device=self.device)
         try:
             if not self.keeps_probabilities:
                 labels_HW = label_map(self.model, looks, size, batch_size=batch_size).numpy()
-                return SegmentationMap(labels_HW, self.labels, self.palette)
+                return SegmentationMap(labels_HW, self.labels, self.palette, source=source)
             # Bands go where they belong as they come: a list of them would need all their memory twice.
             labels_HW, kept_CHW = np.empty(size, np.uint8), np.empty((len(self.labels), *size), np.float16)
             top = 0
@@ -155,13 +148,30 @@ class Segmenter:
                 kept_CHW[:, rows] = band_CRW.half().cpu().numpy()
         except ValueError as error:
             raise ValueError(f"{self._path} gives {error}; {_OTHERS}") from None
-        return SegmentationMap(labels_HW, self.labels, self.palette, kept_CHW)
+        return SegmentationMap(labels_HW, self.labels, self.palette, kept_CHW, source)
+
+
+def looks_at(
+    image: Image.Image, viewing: Viewing, scales: Sequence[float], *, flip: bool, device: torch.device
+) -> list[Look]:
+    """A picture at each size, and mirrored; at that of ``viewing`` alone where there are no scales."""
+    looks: list[Look] = []
+    for each in [scaled(viewing, (image.height, image.width), scale) for scale in scales] or [viewing]:
+        pixels_CHW = view(image, each).to(device)
+        looks += [Look(pixels_CHW, each, mirrored) for mirrored in ((False, True) if flip else (False,))]
+    return looks
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raise ``ValueError`` for a size that makes no sense."""
+    if not isinstance(scales, Sequence) or not all(0 < scale <= 16 for scale in scales):
+        raise ValueError(f"scales must be a list of factors in (0, 16], got {scales}")
 
 
 def _viewing(own: Viewing, own_size: bool, window: Sequence[int] | None, stride: Sequence[int] | None) -> Viewing:
     """The weights' own, with what the user asks for in its place."""
     if own_size:
-        own = replace(own, frame=None, window=own.window or _WINDOW)
+        own = replace(own, frame=None, multiple=1, window=own.window or _WINDOW)
     if window is not None:
-        own = replace(own, window=tuple(window), stride=None)
-    return own if stride is None else replace(own, stride=tuple(stride))
+        own = replace(own, window=cast(Any, window), stride=None)
+    return own if stride is None else replace(own, stride=cast(Any, stride))

@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 
 import internimage
+from internimage import LabelMap, SegmentationMap
+from internimage.cli.predict.maps import in_small
 from internimage.data.scenes import Scenes
 
 Program = Callable[..., Any]
@@ -111,6 +113,20 @@ def test_what_it_predicts_can_be_learned_from(program: Program, trained: Smoke, 
     assert "3 of 3 pairs can be read and fit" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("size", "small"), [((1040, 300), (1040, 300)), ((2100, 1041), (700, 347)), ((3, 1041), (2, 521))]
+)
+def test_large_images_are_small_on_the_sheet(size: tuple[int, int], small: tuple[int, int]) -> None:
+    width, height = size
+    labels = np.zeros((height, width), np.uint8)
+    labels[:, width // 2 :] = 1
+    found = SegmentationMap(labels, LabelMap(("sky", "road")), ((0, 0, 255), (90, 90, 90)), source="a.png")
+    image, reduced = in_small(Image.new("RGB", size, "red"), found)
+    assert (image.size, reduced.size[::-1], reduced.source) == (small, small, "a.png")
+    if width > 3:
+        assert reduced.shares() == pytest.approx(found.shares(), abs=2e-3)
+
+
 def test_bad_files_are_reported_at_the_end(program: Program, trained: Smoke, scenes: list[Path]) -> None:
     bad = scenes[0].with_name("broken.png")
     bad.write_bytes(scenes[0].read_bytes()[:200])
@@ -126,7 +142,7 @@ def test_bad_files_are_reported_at_the_end(program: Program, trained: Smoke, sce
     [
         (["--score", 0.5], "--score is for detectors, and "),
         (["--top", 3], "--top is for classifiers, and "),
-        (["--scales", "[0]"], "scales must lie in (0, 16], got [0.0]"),
+        (["--scales", "[0]"], "scales must be a list of factors in (0, 16], got [0.0]"),
         (["--window", "[0,5]"], "window must be two positive numbers of pixels"),
         (["--window", "[64,64]", "--stride", "[65,64]"], "stride must not exceed the window (64, 64)"),
         (["--stride", "[65,64]"], "stride (65, 64) goes with a window"),
@@ -153,3 +169,23 @@ def test_resumes_and_refuses_other_settings(program: Program, trained: Smoke, tm
     assert program("fit", "--run", run, "--resume", "--trainer.max_epochs", 3).status == 0
     other = ["--model.init_args.head_options.channels", 16]
     assert "channels=32, not 16" in program("fit", "--run", run, "--resume", *other).refusal()
+
+
+def test_a_wrong_label_map_is_one_sentence_also_from_a_worker(program: Program, tmp_path: Path) -> None:
+    """Which value, in how many pixels, of which file; found while a worker process reads it."""
+    for split in ("train", "val"):
+        for folder in ("images", "labels"):
+            (tmp_path / "set" / folder / split).mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / "set/images" / split / "a.png")
+        labels = np.zeros((64, 64), np.uint8)
+        labels[0, :5] = 7 if split == "val" else 1
+        Image.fromarray(labels).save(tmp_path / "set/labels" / split / "a.png")
+    data = ("--data.init_args.root", tmp_path / "set", "--data.init_args.num_workers", 1)
+    outcome = program(
+        "fit", "--config", "smoke/segmentation", "--run", "run", *data, "--trainer.num_sanity_val_steps", 1
+    )
+    assert outcome.status == 2, outcome
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith("internimage: ")
+    assert "labels/val/a.png: value 7 in 5 pixels, but the 2 classes have the values 0 to 1" in last
+    assert "Traceback" not in outcome.err

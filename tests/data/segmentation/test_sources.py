@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,12 @@ def test_objects_without_a_mask(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"train.json: 1 objects have no mask \(the first is annotation 8\); label maps"
     ):
+        CocoMaps(coco)
+
+
+def test_a_category_with_the_name_of_what_is_no_object(tmp_path: Path) -> None:
+    coco = replace(read(tmp_path, annotation(8, **square(5, 5, 15, 15))), labels=LabelMap(("background", "dog")))
+    with pytest.raises(ValueError, match=r"train.json: its category background has the name of all that is no object"):
         CocoMaps(coco)
 
 

@@ -162,6 +162,21 @@ def test_predictions_of_the_trainer_are_those_of_the_task(finished: Run) -> None
         )
 
 
+def test_testing_at_several_sizes_and_mirrored(finished: Run, run: Run) -> None:
+    """The numbers of a `Segmenter` that looks in the same ways."""
+    run.model = {"test_scales": (0.75, 1.5), "test_flip": True, "pretrained": str(finished.weights)}
+    run.build()
+    run.trainer.test(run.task, datamodule=run.datamodule, verbose=False)
+    source = run.datamodule.dataset("test").source
+    segmenter = Segmenter(finished.weights, device="cpu", scales=(0.75, 1.5), flip=True)
+    counts = torch.zeros(11, 11, dtype=torch.int64)
+    for index in range(len(source)):
+        raw = source.read(index)
+        counts += confusions(torch.from_numpy(raw.labels), torch.from_numpy(segmenter(raw.image).labels), 11)
+    assert counts.equal(run.task.confusion)
+    assert not counts.equal(finished.task.confusion)
+
+
 def test_other_classes_are_no_resumption(run: Run, finished: Run) -> None:
     from internimage.tasks.resuming import check_same
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from internimage.cli.predict.names import PICTURES, picture_names
 from internimage.data import ImageReadError, read_image
@@ -18,6 +22,8 @@ from internimage.visualization.segmentation import draw_segmentation, draw_sheet
 
 MAPS, CLASSES = "maps", "classes.txt"
 _SHEET_IMAGES = 24
+# Longest side of an image on the sheet: twice that of its place there.
+_SHEET_SIDE = 1040
 # In what is printed; the files name all.
 _NAMED = 6
 
@@ -34,7 +40,7 @@ def predict_maps(segmenter: Segmenter, paths: Sequence[Path], output: Path, *, b
         batch_size: windows of an image that go through the network together.
     """
     rows: list[dict[str, Any]] = []
-    shown: list[SegmentationMap] = []
+    shown: list[tuple[Image.Image, SegmentationMap]] = []
     bad: list[ImageReadError] = []
     names = picture_names(paths)
     for path, name, found in zip(paths, names, segmenter.stream(paths, batch_size=batch_size), strict=True):
@@ -45,17 +51,18 @@ def predict_maps(segmenter: Segmenter, paths: Sequence[Path], output: Path, *, b
             (output / folder).mkdir(exist_ok=True)
         label_map = (output / MAPS / name).with_suffix(".png")
         label_image(found.labels, found.palette).save(label_map)
-        draw_segmentation(read_image(path), found).save(output / PICTURES / name, quality=92)
+        image = read_image(path)
+        draw_segmentation(image, found).save(output / PICTURES / name, quality=92)
         height, width = found.size
         shares = {label: round(share, 6) for label, share in found.shares().items()}
         rows.append(
             {"image": str(path), "width": width, "height": height, "map": f"{MAPS}/{label_map.name}", "shares": shares}
         )
-        shown += [found] if len(shown) < _SHEET_IMAGES else []
+        shown += [in_small(image, found)] if len(shown) < _SHEET_IMAGES else []
         print(f"{path}  {_in_words(found)}", flush=True)
     if rows:
         write_maps(rows, segmenter.labels.names, output)
-        draw_sheet([read_image(str(each.source)) for each in shown], shown).save(output / "predictions.png")
+        draw_sheet(*zip(*shown, strict=True)).save(output / "predictions.png")
     print(f"\n{len(rows)} of {len(paths)} images: {output}")
     for error in bad:
         print(f"internimage: {error}", file=sys.stderr)
@@ -73,6 +80,13 @@ def write_maps(rows: Sequence[dict[str, Any]], names: Sequence[str], output: Pat
         for row in rows:
             writer.writerows([row["image"], label, f"{share:.6f}"] for label, share in row["shares"].items())
     (output / CLASSES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def in_small(image: Image.Image, found: SegmentationMap) -> tuple[Image.Image, SegmentationMap]:
+    """An image and its label map for the sheet, which would otherwise hold two dozen of any size in memory."""
+    step = math.ceil(max(found.size) / _SHEET_SIDE)
+    labels_HW = np.ascontiguousarray(found.labels[::step, ::step])
+    return image.reduce(step), SegmentationMap(labels_HW, found.classes, found.palette, source=found.source)
 
 
 def _in_words(found: SegmentationMap) -> str:

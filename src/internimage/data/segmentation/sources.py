@@ -22,6 +22,7 @@ from internimage.data.segmentation.rules import LabelRules
 from internimage.structures import IGNORED, Colour, LabelMap
 
 log = logging.getLogger(__name__)
+_BACKGROUND = "background"
 
 
 class LabelMapPictures:
@@ -85,12 +86,15 @@ class CocoMaps:
         coco: what the annotation file says.
 
     Raises:
-        ValueError: an object has no mask.
+        ValueError: an object has no mask, or a category is called ``background``.
     """
 
     def __init__(self, coco: CocoSet) -> None:
         self.coco = coco
-        self.labels = LabelMap(("background", *coco.labels))
+        if _BACKGROUND in coco.labels:
+            reason = f"its category {_BACKGROUND} has the name of all that is no object"
+            raise ValueError(f"{coco.path}: {reason}; give it another name, or leave it out")
+        self.labels = LabelMap((_BACKGROUND, *coco.labels))
         self.palette = find_palette(self.labels)
         self._pictures = CocoPictures(coco)
         every = (each for picture in coco.pictures for each in picture.instances)

@@ -165,7 +165,7 @@ def load_segmenter(source: str | Path | Checkpoint, *, ema: bool | None = None) 
 
 def viewing_of(card: Card) -> Viewing:
     """How a segmenter's pictures become inputs; ``ValueError`` for settings of a newer version."""
-    return Viewing.from_dict(cast(dict[str, Any], card.settings.get(_VIEWING, {})))
+    return Viewing.from_dict(cast(dict[str, Any], card.settings.get(_VIEWING) or {}))
 
 
 def palette_of(card: Card) -> tuple[Colour, ...] | None:

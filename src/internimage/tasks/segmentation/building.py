@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from internimage.model import InternImageConfig, load_checkpoint, read_checkpoint
 from internimage.model.checkpoints.files import Checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.segmenter_files import described, holds_segmenter
-from internimage.model.segmentation import InternImageSegmenter, SegmenterConfig
+from internimage.model.segmentation import HeadName, InternImageSegmenter, SegmenterConfig
 from internimage.model.weights import default_weights
 from internimage.structures import LabelMap
 from internimage.tasks.resuming import classes_in_words
 
 log = logging.getLogger(__name__)
-Head = Literal["upernet", "segformer", "mask2former"]
 _CHANNELS = 3
 # What a segmenter for other classes learns anew.
 _OF_CLASSES = (".classifier.weight", ".classifier.bias", ".class_predictor.weight", ".class_predictor.bias")
 
 
 def build(
-    model: str, head: Head, num_classes: int, model_options: dict[str, Any], head_options: dict[str, Any]
+    model: str, head: HeadName, num_classes: int, model_options: dict[str, Any], head_options: dict[str, Any]
 ) -> InternImageSegmenter:
     """A segmenter with random weights; see `SegmentationTask` for the arguments.
 
     Raises:
         ValueError: an unknown model, head or option.
     """
-    if head not in get_args(Head):
-        raise ValueError(f"head must be one of {', '.join(get_args(Head))}, got {head!r}")
     known = {each.name for each in fields(InternImageConfig)}
     if unknown := sorted(set(model_options) - known):
         raise ValueError(f"unknown model_options {unknown}; known are {sorted(known)}")
@@ -40,8 +37,9 @@ def build(
     own = {each.name for each in fields(SegmenterConfig) if each.init} - {"backbone", "num_classes", "head"}
     if unknown := sorted(set(head_options) - own):
         raise ValueError(f"unknown head_options {unknown}; known are {sorted(own)}")
-    # Of a width follow other sizes, as released.
-    sizes = {name: head_options[name] for name in ("channels", "queries") if name in head_options}
+    # Of a width follow other sizes, as released; what is no number is refused below.
+    sizes = {name: head_options.get(name) for name in ("channels", "queries")}
+    sizes = {name: value for name, value in sizes.items() if type(value) is int}
     config = SegmenterConfig.from_variant(model, num_classes=num_classes, head=head, **sizes)
     return InternImageSegmenter(replace(config, backbone=replace(config.backbone, **model_options), **head_options))
 

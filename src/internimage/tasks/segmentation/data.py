@@ -33,7 +33,8 @@ class SegmentationData(BaseData):
 
     ``root`` holds ``images/train`` with label maps of the same names in ``labels/train``, and the same for ``val`` and
     perhaps ``test`` (`label_map_folders` knows other customs); or ``annotations/train.json`` with ``images/train``,
-    whose objects become classes after a background; or it is the word ``scenes``.
+    whose objects become classes after a background; or it is the word ``scenes``. What says how label maps are meant
+    (``classes``, ``ignored``, ``reduce_zero``, ``values``) is refused where there are none.
 
     Args:
         root: the folder, or ``scenes``.
@@ -42,8 +43,8 @@ class SegmentationData(BaseData):
         preprocess: how pictures are shown to the network when they are measured; by default 512 pixels on the shorter
             side (scenes as large as they are).
         frame: shorthand for another ``preprocess.frame``, the shorter and the longer side in pixels.
-        classes: names in the order of the label maps' values; a file with a name per line; or ``ade20k`` or
-            ``cityscapes``. By default those of ``classes.txt`` in ``root``, or numbers.
+        classes: names in the order of the label maps' values; how many there are; a file with a name per line; or a
+            well-known set, such as ``ade20k``. By default those of ``classes.txt`` in ``root``, or numbers.
         ignored: values of label maps that are no class, left out in training and measuring.
         reduce_zero: the value 0 is no class either, and every other is one more than its class, as in ADE20K.
         values: the class index of each value, where label maps number otherwise, such as ``{7: 0, 8: 1}``; values that
@@ -61,7 +62,7 @@ class SegmentationData(BaseData):
         files: dict[str, list[str]] | None = None,
         preprocess: Viewing | None = None,
         frame: tuple[int, int] | None = None,
-        classes: list[str] | str | None = None,
+        classes: list[str] | int | str | None = None,
         ignored: list[int] | None = None,
         reduce_zero: bool = False,
         values: dict[int, int] | None = None,
@@ -76,7 +77,11 @@ class SegmentationData(BaseData):
         self.augmentation = augmentation or SegmentationAugmentation()
         self._classes, self._values = classes, values or {}
         self._ignored, self._reduce_zero = tuple(ignored or (IGNORED,)), reduce_zero
+        of_maps = {"classes": classes, "ignored": ignored, "reduce_zero": reduce_zero, "values": values}
+        self._of_maps = [name for name, value in of_maps.items() if value]
         self._sets: dict[Split, SegmentationDataset] = {}
+        if root == SCENES:
+            self._refuse_settings("the scenes have classes of their own", *(["files"] if files else []))
         if wrong := [name for name, paths in self.files.items() if name not in _SCENES or not 1 <= len(paths) <= 2]:
             raise ValueError(
                 f"files needs [pictures, label maps] or [list] for train, val and perhaps test; wrong: {wrong}"
@@ -120,9 +125,15 @@ class SegmentationData(BaseData):
         pair = None if self._places else find_coco(Path(self.root), split)
         if pair is None:
             return None
+        self._refuse_settings(f"{self.root} holds no label maps, and its categories are the classes")
         # Every split counts the classes of the training's.
         labels = None if split == "train" else self._objects.labels
         return CocoMaps(self._objects if split == "train" else _checked(*pair, labels=labels))
+
+    def _refuse_settings(self, reason: str, *more: str) -> None:
+        """Raise ``ValueError`` for what is only meant for label maps; silence would look like consent."""
+        if given := [*more, *self._of_maps]:
+            raise ValueError(f"{reason}: leave {' and '.join(f'data.init_args.{name}' for name in given)} out")
 
     @cached_property
     def _objects(self) -> CocoSet:

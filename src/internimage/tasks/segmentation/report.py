@@ -113,13 +113,17 @@ def _sheet(task: SegmentationTask, split: Split, indices: Sequence[int]) -> Imag
     with torch.inference_mode():
         for index in indices:
             raw, sample = dataset.source.read(index), dataset[index]
-            labels_HW = task.segment(sample.image.to(task.device), sample.labels)
+            labels_HW = task.find(index, sample.image.to(task.device), sample.labels, split)
             images.append(raw.image)
             truths.append(SegmentationMap(raw.labels, task.labels, palette))
             found.append(SegmentationMap(labels_HW.numpy(), task.labels, palette))
     task.train(was_training)
-    captions = [f"{100 * task.accuracies()[index]:.1f}% right" for index in indices]
+    captions = [f"{dataset.source.name(index)}: {_in_words(task.accuracies()[index])}" for index in indices]
     return draw_comparison(images, found, truths, captions=captions)
+
+
+def _in_words(accuracy: float) -> str:
+    return "all its pixels are ignored" if np.isnan(accuracy) else f"{100 * accuracy:.1f}% right"
 
 
 def _summary(trainer: Trainer, task: SegmentationTask, split: Split, history: History) -> dict[str, str]:

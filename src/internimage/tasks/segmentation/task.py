@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor
 
 from internimage.data.segmentation.dataset import Batch, SegmentationDataset
 from internimage.inference.scanning import Look, label_map, normalized
+from internimage.inference.segmentation import check_scales, looks_at
 from internimage.model import Card
 from internimage.model.checkpoints.segmenter_files import segmenter_card
-from internimage.model.segmentation import InternImageSegmenter
+from internimage.model.segmentation import HeadName, InternImageSegmenter
 from internimage.structures import Colour, LabelMap, Measures, Viewing
 from internimage.tasks.base import BaseTask, OptimizerSettings
-from internimage.tasks.segmentation.building import Head, build, load_pretrained
+from internimage.tasks.callbacks import DivergedError
+from internimage.tasks.segmentation.building import build, load_pretrained
 from internimage.tasks.segmentation.confusions import confusions
 
 Split = Literal["val", "test"]
@@ -35,6 +38,9 @@ class SegmentationTask(BaseTask):
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
         head_options: further settings of `SegmenterConfig`, such as ``channels``.
         optimizer: see `OptimizerSettings`.
+        test_scales: testing looks at each picture at several sizes, such as ``[0.75, 1, 1.25]`` times its usual one;
+            validation does not.
+        test_flip: testing looks at each picture also from left to right.
     """
 
     monitor: ClassVar[str] = "val/miou"
@@ -47,20 +53,24 @@ class SegmentationTask(BaseTask):
         preprocess: Viewing | None = None,
         palette: tuple[Colour, ...] | None = None,
         model: str = "internimage_t",
-        head: Head = "upernet",
+        head: HeadName = "upernet",
         pretrained: bool | str = False,
         model_options: dict[str, Any] | None = None,
         head_options: dict[str, Any] | None = None,
         optimizer: OptimizerSettings | None = None,
+        test_scales: tuple[float, ...] = (),
+        test_flip: bool = False,
     ) -> None:
         # Optional only for the command line, which fills them in from the data after reading the configuration.
         if labels is None or preprocess is None:
             raise ValueError("SegmentationTask needs labels and preprocess; take them from its SegmentationData")
+        check_scales(test_scales)
         network = build(model, head, len(labels), model_options or {}, head_options or {})
         super().__init__(optimizer or OptimizerSettings(), network.config.backbone.depths)
         self.network, self.labels, self.preprocess, self.palette = network, labels, preprocess, palette
         if pretrained:
             load_pretrained(network, model, pretrained, labels)
+        self.test_scales, self.test_flip = tuple(test_scales), test_flip
         # Of the last evaluation: confusions of all pictures, and the share of right pixels of each.
         self.confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
         self._right: dict[int, float] = {}
@@ -84,11 +94,11 @@ class SegmentationTask(BaseTask):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the confusions in validation pictures."""
-        self._count(batch)
+        self._count(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the confusions in test pictures."""
-        self._count(batch)
+        self._count(batch, "test")
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew."""
@@ -118,7 +128,14 @@ class SegmentationTask(BaseTask):
             truth_HW: whose size the label map gets.
         """
         size = (truth_HW.shape[-2], truth_HW.shape[-1])
-        return label_map(self.network, [Look(pixels_CHW, self.preprocess)], size)
+        return self._label([Look(pixels_CHW, self.preprocess)], size)
+
+    def _label(self, looks: Sequence[Look], size: tuple[int, int]) -> Tensor:
+        try:
+            return label_map(self.network, looks, size)
+        except ValueError as error:
+            fix = "lower optimizer.lr or clip gradients (trainer.gradient_clip_val)"
+            raise DivergedError(f"the network gives {error}: its training diverged; {fix}") from None
 
     def measures(self) -> Measures:
         """Of the last evaluation."""
@@ -132,13 +149,21 @@ class SegmentationTask(BaseTask):
         self.confusion = torch.zeros_like(self.confusion)
         self._right = {}
 
-    def _count(self, batch: Batch) -> None:
+    def find(self, index: int, pixels_CHW: Tensor, truth_HW: Tensor, split: Split) -> Tensor:
+        """The label map of a picture of a split, as that split is measured; the others as for `segment`."""
+        if split == "val" or not (self.test_scales or self.test_flip):
+            return self.segment(pixels_CHW, truth_HW)
+        image = self.dataset(split).source.read(index).image
+        looks = looks_at(image, self.preprocess, self.test_scales, flip=self.test_flip, device=self.device)
+        return self._label(looks, (image.height, image.width))
+
+    def _count(self, batch: Batch, split: Split) -> None:
         processes, rank = self.trainer.world_size, self.trainer.global_rank
         for pixels_CHW, truth_HW, index in zip(batch.images, batch.labels, batch.indices, strict=True):
             # Processes take turns over the pictures; one that fills up a shorter share belongs to another process.
             if index % processes != rank:
                 continue
-            found_HW = self.segment(pixels_CHW, truth_HW)
+            found_HW = self.find(index, pixels_CHW, truth_HW, split)
             counts_CC = confusions(truth_HW.cpu(), found_HW, len(self.labels))
             self.confusion += counts_CC
             self._right[index] = Measures.of(counts_CC.numpy()).pixel_accuracy
