@@ -7,7 +7,7 @@ from typing import Literal
 
 from internimage.cli.data.classification import check_classes
 from internimage.cli.data.detection import check_objects, check_objects_file
-from internimage.cli.data.segmentation import Meant, check_label_maps, check_list
+from internimage.cli.data.segmentation import Meant, check_label_maps, check_list, check_object_masks
 from internimage.data.class_folders import SPLIT_FOLDERS, class_folders, find_split
 from internimage.data.detection.files import SPLITS, check_folder, coco_files
 from internimage.data.detection.formats import KNOWN, find_format
@@ -61,6 +61,7 @@ def check(path: Path, task: Task | None, images: Path | None, meant: Meant | Non
         return check_label_maps(root, meant, everything=everything)
     if task == "segmentation":
         if find_format(root) == "coco":
+            check_object_masks(root, meant)
             print("there are no label maps: they will be drawn from the masks of the objects, on a background")
             return check_objects(root, "coco", everything=everything)
         raise ValueError(f"{root} holds no pictures with label maps; put them into {_LABEL_MAPS} (or masks)")

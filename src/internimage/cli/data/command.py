@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         if chosen.task not in (None, *_TASKS):
             raise ValueError(f"--task must be one of {', '.join(_TASKS)}; got {chosen.task!r}")
         images = None if chosen.images is None else Path(chosen.images)
-        meant = Meant(chosen.classes, tuple(chosen.ignore or ()), chosen.reduce_zero)
+        meant = Meant(chosen.classes, tuple(chosen.ignore or ()), chosen.reduce_zero, chosen["values"])
         return check(Path(chosen.path), chosen.task, images, meant, everything=chosen.all)
     if options.what == "coco":
         return _convert(Path(chosen.folder), Path(chosen.output))
@@ -65,6 +65,8 @@ def _parser() -> ArgumentParser:
     check.add_argument("--classes", type=str | None, default=None, help=classes)
     ignore = "values of label maps that are no class; by default 255"
     check.add_argument("--ignore", type=int, nargs="+", default=None, help=ignore)
+    values = "classes of values in label maps that number otherwise, such as '{7: 0, 8: 1}'"
+    check.add_argument("--values", type=dict[int, int], default={}, help=values)
     check.add_argument("--reduce_zero", action="store_true", help="in label maps 0 is no class, and 1 the first one")
     check.add_argument("--all", action="store_true", help="name every place, not the first three of each kind")
     commands.add_subcommand("check", check, help="say what a set holds and all that is wrong in it")
@@ -112,6 +114,7 @@ def _scenes(target: Path, train: int, val: int) -> int:
     print(f"label maps in {' and '.join(map(str, folders))}, their classes in {target}/{CLASSES_FILE}")
     data = f"--data.init_args.root {quote(str(target))} --data.init_args.frame '[128,128]'"
     print(f"\ntrain on it: internimage fit --config detection/scenes {data} --run runs/scenes")
+    print(f"or:          internimage fit --config segmentation/scenes {data} --run runs/scene_maps")
     return 0
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
+from typing import Literal
 
 import numpy as np
 
 from internimage.cli.data.printing import print_findings, shortened, table
-from internimage.data.detection.coco import Finding
+from internimage.data.detection.coco import Finding, read_coco
+from internimage.data.detection.files import SPLITS, find_coco
 from internimage.data.label_maps import Contents, Pairs, label_map_folders, pair_label_maps, read_pairs
 from internimage.data.segmentation import LabelRules, find_classes, read_palette
 from internimage.data.segmentation.rules import CLASSES_FILE
-from internimage.data.segmentation.sources import listed_pairs
+from internimage.data.segmentation.sources import CocoMaps, listed_pairs
 from internimage.data.segmentation.writing import convert_colours
 from internimage.structures import IGNORED, MOST_CLASSES, Colour, LabelMap
 
 _MOST_VALUES = 60
+Known = Literal["names", "number", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,21 @@ class Meant:
         classes: how many classes there are, a well-known set, or a file of names.
         ignored: values of no class; empty for the usual one.
         reduce_zero: the value 0 is no class, and 1 the first one.
+        values: the class index of each value, where label maps number otherwise.
     """
 
     classes: str | None = None
     ignored: tuple[int, ...] = ()
     reduce_zero: bool = False
+    values: Mapping[int, int] = field(default_factory=dict[int, int])
 
     @property
     def is_said(self) -> bool:
         """Whether there is anything that only label maps need."""
         return self != Meant()
 
-    def rules(self, root: Path) -> tuple[LabelRules, bool]:
-        """The rules, and whether the classes have names; where they are not known there are as many as can be."""
+    def rules(self, root: Path) -> tuple[LabelRules, Known]:
+        """The rules, and what is known of the classes; where it is nothing there are as many as can be."""
         count = int(self.classes) if self.classes and self.classes.isdecimal() else None
         is_named = count is None and (self.classes is not None or (root / CLASSES_FILE).is_file())
         names = (
@@ -49,7 +54,8 @@ class Meant:
             if is_named
             else LabelMap.numbered(MOST_CLASSES if count is None else count)
         )
-        return LabelRules(names, self.ignored or (IGNORED,), self.reduce_zero), is_named
+        known: Known = "names" if is_named else "nothing" if count is None else "number"
+        return LabelRules(names, self.ignored or (IGNORED,), self.reduce_zero, self.values), known
 
 
 def check_label_maps(root: Path, meant: Meant, *, everything: bool) -> int:
@@ -75,6 +81,20 @@ def check_list(file: Path, meant: Meant, *, everything: bool) -> int:
     return _check({file.name: pairs}, [], *meant.rules(file.parent), everything=everything)
 
 
+def check_object_masks(root: Path, meant: Meant) -> None:
+    """Raise ``ValueError`` if no label maps can be drawn from the objects of a set in COCO's format.
+
+    Args:
+        root: the set's folder.
+        meant: what is said of label maps, which there are none of.
+    """
+    if meant.is_said:
+        raise ValueError(f"{root} has no label maps: its classes are its categories; leave out what is said of values")
+    for split in SPLITS:
+        if (pair := find_coco(root, split)) is not None:
+            CocoMaps(read_coco(*pair))
+
+
 def convert_label_maps(folder: Path, output: Path, palette: str, ignored: Sequence[str]) -> int:
     """Write label maps in colour as class numbers; returns 0.
 
@@ -97,7 +117,7 @@ def _colour(text: str) -> Colour:
 
 
 def _check(
-    pairs: Mapping[str, Pairs], findings: list[Finding], rules: LabelRules, is_named: bool, *, everything: bool
+    pairs: Mapping[str, Pairs], findings: list[Finding], rules: LabelRules, known: Known, *, everything: bool
 ) -> int:
     rows = [[split, *(f"{number:,}" for number in _numbers(found))] for split, found in pairs.items()]
     print("\n".join(table(["split", "pictures", "label maps", "pairs"], rows)), end="\n\n", flush=True)
@@ -110,7 +130,14 @@ def _check(
         print(
             f"{split}: {good:,} of {len(found.both):,} pairs can be read and fit{_sizes(contents[split])}", flush=True
         )
-    _print_values(contents, rules, is_named, everything=everything)
+        if known == "nothing" and split == "train" and good:
+            # As training counts them: what the other splits hold beyond these is no class.
+            largest = max(value for value in np.flatnonzero(contents[split].num_pixels) if value not in rules.ignored)
+            count = max(int(largest) + 1 - rules.reduce_zero, 1)
+            rules = replace(rules, names=LabelMap.numbered(min(count, MOST_CLASSES)))
+    _print_values(contents, rules, known == "names", everything=everything)
+    if "train" in pairs and "val" not in pairs:
+        print("\nnote: there are no val pictures, without which training does not begin: move some of train there")
     return 1 if print_findings(findings, everything=everything) else 0
 
 
