@@ -62,3 +62,33 @@ def test_two_processes_measure_all_pictures(tmp_path: Path) -> None:
     found = re.search(r"^val/map +([\d.]+)$", one.stdout, re.MULTILINE)
     assert found is not None
     assert float(found[1]) == pytest.approx(logged, abs=1e-3)
+
+
+def test_two_processes_count_every_pixel_once(tmp_path: Path) -> None:
+    """Label maps of an odd number of scenes: the measures of two processes are those of one, to the last digit."""
+    scenes = run(tmp_path, "data", "scenes", "drawn", "--train", "4", "--val", "5")
+    assert scenes.returncode == 0, scenes.stderr
+    data = ("--data.init_args.root", "drawn", "--data.init_args.frame", "[64,64]")
+    recipe = (
+        "fit",
+        "--config",
+        "smoke/segmentation",
+        "--run",
+        "run",
+        *data,
+        "--trainer.limit_val_batches",
+        "1.0",
+        *TWO,
+    )
+    result = run(tmp_path, *recipe)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"Of {5 * 128 * 128:,} pixels" in page, "the confusions of both processes are counted, none twice"
+    measured: list[str] = []
+    for processes in (("2", "ddp"), ("1", "auto")):
+        devices = ("--trainer.devices", processes[0], "--trainer.strategy", processes[1])
+        outcome = run(tmp_path, "validate", "--run", "run", *devices)
+        assert outcome.returncode == 0, outcome.stderr
+        measured.append("".join(re.findall(r"^val/.*$", outcome.stdout, re.MULTILINE)))
+    assert "val/miou" in measured[0]
+    assert measured[0] == measured[1]

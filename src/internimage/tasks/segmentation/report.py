@@ -52,7 +52,7 @@ class SegmentationReport:
             title=self.run.resolve().name,
             task="semantic segmentation",
             summary=_summary(trainer, task, split, history),
-            settings=_settings(task, data),
+            settings=_settings(task, data) | _looks(task, split),
             pictures=list(pictures.values()),
             tables=[class_table(task.confusion.numpy(), task.labels)] if has_counts else [],
             commands=commands(self.run, "Name the pixels of your own images"),
@@ -140,6 +140,14 @@ def _summary(trainer: Trainer, task: SegmentationTask, split: Split, history: Hi
         tiles["Mean IoU, best epoch (saved)"] = f"{100 * max(best):.1f}%"
     tiles[f"{words} pictures"] = f"{len(task.accuracies()):,}"
     return tiles | common_tiles(task.network, history)
+
+
+def _looks(task: SegmentationTask, split: Split) -> dict[str, str]:
+    """How test pictures were looked at, where it was not as in validation."""
+    if split == "val" or not (task.test_scales or task.test_flip):
+        return {}
+    scales = ", ".join(f"{scale:g}" for scale in task.test_scales or (1.0,))
+    return {"Looks at a picture": f"at {scales} times its size" + (", also mirrored" if task.test_flip else "")}
 
 
 def _settings(task: SegmentationTask, data: SegmentationData) -> dict[str, str]:
