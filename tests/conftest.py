@@ -11,6 +11,8 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+# Triton's interpreter; NVIDIA's assembler, which has nothing to do where Triton's cache knows the kernels.
+LONGEST = ("test_dcnv3_triton.py", "test_dcnv3_aot.py")
 
 
 # Tensors here are small: a second thread costs more than it gives, above all on a busy machine.
@@ -18,8 +20,8 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first (Triton's interpreter): of two processes the other one does the rest meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_dcnv3_triton.py")
+    """The longest files first, one for each of two processes: no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)

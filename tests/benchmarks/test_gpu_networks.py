@@ -6,6 +6,7 @@ import doctest
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -153,7 +154,8 @@ def test_other_weights_are_found_out(gpu: FakeGpu, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         network_suite, "_graph_call", lambda network, images, dtype: network_suite.eager_call(other, images, dtype)
     )
-    *_, everybody = (measure(trial, gpu) for trial in list(network_suite.trials(gpu))[:3])
+    *_, trial = islice(network_suite.trials(gpu), 3)
+    everybody = measure(trial, gpu)
     refused = [row.name for row in everybody.rows if row.refused]
     assert refused == [network_suite.GRAPH]
 

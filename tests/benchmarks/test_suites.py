@@ -104,6 +104,7 @@ def test_the_summary_by_hand() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_files_for_other_runtimes_in_a_quick_run(tmp_path: Path) -> None:
     assert main(["--suite", "export", "--quick", "--rounds", "1", "--threads", "1", "--output", str(tmp_path)]) == 0
     (numbers,) = tmp_path.glob("*_export_cpu.json")

@@ -18,6 +18,9 @@ from timm.data import resolve_model_data_config  # noqa: E402
 from internimage.integrations.timm import TimmInternImage  # noqa: E402
 
 REAL = [f"internimage_{letter}" for letter in ("femto", "pico", "nano", "t", "s", "b")]
+# Variants that differ from a smaller one in numbers alone.
+ALIKE = [f"internimage_{name}" for name in ("pico", "nano", "b", "xl")]
+MODELS = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in list_models()]
 SHALLOW = {"depths": (1, 1, 1, 1), "level2_post_norm_blocks": ()}
 # The CLIP head has fixed sizes of its own, so this is as small as it gets.
 CLIP = InternImageConfig(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), head="clip")
@@ -49,7 +52,7 @@ def small(request: pytest.FixtureRequest) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_forward_and_backward_reach_every_parameter(name: str) -> None:
     model = build(name, num_classes=42, drop_path_rate=0.0).train()
     logits = model(image(name, 32, 48))
@@ -128,7 +131,7 @@ def test_forward_is_its_two_halves(small: Any) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_the_two_halves_fit_in_every_variant(name: str) -> None:
     model = build(name, num_classes=6, **SHALLOW)
     images = image(name, 65, 47)

@@ -244,6 +244,7 @@ def test_import_without_triton(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.timeout(900)
 def test_kernels_in_the_interpreter() -> None:
     """In a process of its own: a kernel is either interpreted or compiled."""
     pytest.importorskip("triton")
