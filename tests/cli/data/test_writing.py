@@ -71,7 +71,7 @@ def test_nothing_is_written_of_a_broken_set(program: Program, yolo: Path) -> Non
 def test_scenes(program: Program) -> None:
     outcome = program("data", "scenes", "my scenes", "--train", 4, "--val", 2)
     assert (outcome.status, outcome.err) == (0, "")
-    header, train, val, maps, _, last = outcome.out.splitlines()
+    header, train, val, maps, _, *commands = outcome.out.splitlines()
     assert header.split() == ["written", "pictures", "objects", "classes"]
     for line, split, count in ((train, "train", 4), (val, "val", 2)):
         path = Path("my scenes/annotations") / f"{split}.json"
@@ -82,9 +82,11 @@ def test_scenes(program: Program) -> None:
     assert maps == (
         "label maps in my scenes/labels/train and my scenes/labels/val, their classes in my scenes/classes.txt"
     )
-    words = shlex.split(last)
-    assert find_config(words[words.index("--config") + 1]).is_file()
-    assert words[words.index("--data.init_args.root") + 1] == "my scenes"
+    for command, recipe in zip(commands, ("detection/scenes", "segmentation/scenes"), strict=True):
+        words = shlex.split(command)
+        assert words[words.index("--config") + 1] == recipe
+        assert find_config(recipe).is_file()
+        assert words[words.index("--data.init_args.root") + 1] == "my scenes"
     for task in ("detection", "segmentation"):
         outcome = program("data", "check", "my scenes", "--task", task)
         assert (outcome.status, outcome.err) == (0, "")
