@@ -84,16 +84,22 @@ def test_cross_entropy_by_hand() -> None:
     losses = [math.log1p(math.exp(-1.0)), math.log1p(math.exp(0.5)), 0.0, math.log1p(math.exp(1.0))]
     found = _cross_entropy(logits.requires_grad_(), labels)
     assert float(found.detach()) == pytest.approx(sum(losses) / 4)
+    # A pixel of the second class counts three times; the mean is still over all pixels.
+    losses[1] *= 3
+    weighted = _cross_entropy(logits, labels, torch.tensor([1.0, 3.0]))
+    assert float(weighted.detach()) == pytest.approx(sum(losses) / 4)
     # In 16 bits they are the same to the logits' rounding, which here is none.
     assert torch.equal(_cross_entropy(logits.bfloat16(), labels), found)
 
 
-def test_weights_of_the_two_losses() -> None:
+@pytest.mark.parametrize("classes", [None, torch.tensor([0.5, 1.0, 4.0, 0.0, 2.0])], ids=["alike", "weighted"])
+def test_weights_of_the_two_losses(classes: Tensor | None) -> None:
     network, (image, labels) = segmenter("upernet", dropout=0.0, auxiliary_weight=0.25).train(), example()
-    losses, maps = network.losses(image, labels), network.backbone(image)
+    losses, maps = network.losses(image, labels, classes), network.backbone(image)
     assert network.auxiliary_head is not None
-    torch.testing.assert_close(losses["decode"], _cross_entropy(network.decode_head(maps), labels))
-    torch.testing.assert_close(losses["auxiliary"], 0.25 * _cross_entropy(network.auxiliary_head(maps), labels))
+    torch.testing.assert_close(losses["decode"], _cross_entropy(network.decode_head(maps), labels, classes))
+    auxiliary = 0.25 * _cross_entropy(network.auxiliary_head(maps), labels, classes)
+    torch.testing.assert_close(losses["auxiliary"], auxiliary)
 
 
 @heads
@@ -177,6 +183,8 @@ def test_refusals() -> None:
     for wrong in (labels[:1], labels.int(), labels[:, None]):
         with pytest.raises(ValueError, match="labels must be an int64 map of each of 2 images, got torch"):
             network.train().losses(image, wrong)
+    with pytest.raises(ValueError, match="mask2former learns whole masks and takes no class weights"):
+        segmenter("mask2former").train().losses(image, labels, torch.ones(5))
 
 
 @pytest.mark.parametrize("head", ["upernet", "mask2former"])

@@ -129,12 +129,32 @@ def test_another_backbone_is_refused(run: Run, finished: Run) -> None:
         ({"head_options": {"chanels": 3}}, r"unknown head_options \['chanels'\]; known are \["),
         ({"model_options": {"depht": 3}}, r"unknown model_options \['depht'\]; known are \["),
         ({"model_options": {"in_chans": 1}}, "a segmenter takes RGB pictures; leave in_chans 1 out"),
+        ({"class_weights": (1.0, 2.0)}, r"class_weights must be 11 numbers of at least 0, .* got \[1\.0, 2\.0\]"),
+        ({"class_weights": (-1.0,) * 11}, "class_weights must be 11 numbers of at least 0"),
+        ({"class_weights": (0.0,) * 11}, "one per class and not all 0"),
+        ({"class_weights": (1.0, 2.0)}, r"class_weights must be 11 numbers of at least 0, .* got \[1\.0, 2\.0\]"),
+        ({"class_weights": (-1.0,) * 11}, "class_weights must be 11 numbers of at least 0"),
+        ({"class_weights": (0.0,) * 11}, "not all 0"),
+        ({"class_weights": (1.0,) * 11, "head": "mask2former", "head_options": {}}, "takes no class_weights; leave"),
     ],
 )
 def test_options_that_nothing_has(run: Run, model: dict[str, Any], what: str) -> None:
     run.model = model
     with pytest.raises(ValueError, match=what):
         run.build()
+
+
+def test_pixels_of_a_class_count_as_told(run: Run) -> None:
+    """The first loss is the background's and that of all others, each by its weight."""
+    losses: list[float] = []
+    for weights in (None, (1.0, *(0.0,) * 10), (0.0, *(1.0,) * 10), (2.0, *(3.0,) * 10)):
+        run.model = {"class_weights": weights}
+        run.fit(max_epochs=-1, max_steps=1, limit_val_batches=0)
+        losses.append(float(run.trainer.callback_metrics["train/loss"]))
+    both, ground, others, weighted = losses
+    assert min(ground, others) > 0
+    assert both == pytest.approx(ground + others)
+    assert weighted == pytest.approx(2 * ground + 3 * others)
 
 
 def test_pixels_of_no_class_are_left_out(finished: Run) -> None:

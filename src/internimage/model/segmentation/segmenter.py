@@ -51,7 +51,9 @@ class InternImageSegmenter(nn.Module):
         """
         return self.decode_head(self.backbone(image_NCHW))
 
-    def losses(self, image_NCHW: Tensor, labels_NHW: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, image_NCHW: Tensor, labels_NHW: Tensor, class_weights_C: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """What to minimise, by name, already weighted; their sum is the loss. The module must be in training mode.
 
         UPerNet and SegFormer have ``decode``, and ``auxiliary`` with an auxiliary head: cross entropy at the size of
@@ -61,10 +63,12 @@ class InternImageSegmenter(nn.Module):
         Args:
             image_NCHW: as for `forward`.
             labels_NHW: the class of every pixel, int64; 255 is ignored.
+            class_weights_C: of UPerNet and SegFormer: what a pixel of each class counts, instead of 1.
 
         Raises:
             ImportError: scipy is missing, which Mask2Former needs.
-            ValueError: evaluation mode, or labels of another type or number than the images.
+            ValueError: evaluation mode, labels of another type or number than the images, or weights for
+                Mask2Former.
         """
         if not self.training:
             raise ValueError("losses need the segmenter in training mode; call segmenter.train() first")
@@ -73,12 +77,14 @@ class InternImageSegmenter(nn.Module):
                 f"labels must be an int64 map of each of {len(image_NCHW)} images, "
                 f"got {labels_NHW.dtype} of shape {tuple(labels_NHW.shape)}"
             )
+        if class_weights_C is not None and self.config.head == "mask2former":
+            raise ValueError("mask2former learns whole masks and takes no class weights; leave them out")
         maps = self.backbone(image_NCHW)
         if isinstance(self.decode_head, Mask2FormerHead):
             return self.decode_head.losses(maps, labels_NHW)
-        losses = {"decode": _cross_entropy(self.decode_head(maps), labels_NHW)}
+        losses = {"decode": _cross_entropy(self.decode_head(maps), labels_NHW, class_weights_C)}
         if self.auxiliary_head is not None:
-            loss = _cross_entropy(self.auxiliary_head(maps), labels_NHW)
+            loss = _cross_entropy(self.auxiliary_head(maps), labels_NHW, class_weights_C)
             losses["auxiliary"] = self.config.auxiliary_weight * loss
         return losses
 
@@ -89,11 +95,11 @@ def _head(config: SegmenterConfig) -> nn.Module:
     return SegformerHead(config) if config.head == "segformer" else Mask2FormerHead(config)
 
 
-def _cross_entropy(logits_NChw: Tensor, labels_NHW: Tensor) -> Tensor:
+def _cross_entropy(logits_NChw: Tensor, labels_NHW: Tensor, weights_C: Tensor | None = None) -> Tensor:
     """Source: ``CrossEntropyLoss`` of mmseg 0.27, with its default ``avg_non_ignore=False``."""
     # 16 bits of a logit are too few to sum over pixels.
     logits_NCHW = functional.interpolate(
         logits_NChw.float(), size=labels_NHW.shape[-2:], mode="bilinear", align_corners=False
     )
-    total = functional.cross_entropy(logits_NCHW, labels_NHW, ignore_index=IGNORED, reduction="sum")
+    total = functional.cross_entropy(logits_NCHW, labels_NHW, weights_C, ignore_index=IGNORED, reduction="sum")
     return total / labels_NHW.numel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -42,6 +44,24 @@ def build(
     sizes = {name: value for name, value in sizes.items() if type(value) is int}
     config = SegmenterConfig.from_variant(model, num_classes=num_classes, head=head, **sizes)
     return InternImageSegmenter(replace(config, backbone=replace(config.backbone, **model_options), **head_options))
+
+
+def checked_weights(weights: Sequence[float] | None, config: SegmenterConfig) -> tuple[float, ...] | None:
+    """Weights of classes in the losses.
+
+    Raises:
+        ValueError: weights for Mask2Former, not one per class, negative or not finite.
+    """
+    if weights is None:
+        return None
+    if config.head == "mask2former":
+        raise ValueError("mask2former learns whole masks and takes no class_weights; leave them out")
+    if len(weights) != config.num_classes or not all(0 <= each < math.inf for each in weights) or not any(weights):
+        raise ValueError(
+            f"class_weights must be {config.num_classes} numbers of at least 0, one per class and not all 0; "
+            f"got {list(weights)}"
+        )
+    return tuple(weights)
 
 
 def load_pretrained(network: InternImageSegmenter, model: str, pretrained: bool | str, labels: LabelMap) -> None:

@@ -18,7 +18,7 @@ from internimage.model.segmentation import HeadName, InternImageSegmenter
 from internimage.structures import Colour, LabelMap, Measures, Viewing
 from internimage.tasks.base import BaseTask, OptimizerSettings
 from internimage.tasks.callbacks import DivergedError
-from internimage.tasks.segmentation.building import build, load_pretrained
+from internimage.tasks.segmentation.building import build, checked_weights, load_pretrained
 from internimage.tasks.segmentation.confusions import confusions
 
 Split = Literal["val", "test"]
@@ -38,6 +38,8 @@ class SegmentationTask(BaseTask):
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
         head_options: further settings of `SegmenterConfig`, such as ``channels``.
         optimizer: see `OptimizerSettings`.
+        class_weights: what a pixel of each class counts in the losses of ``upernet`` and ``segformer``, in the order of
+            the classes; by default 1. More for rare classes raises their share, and with it the mean IoU.
         test_scales: testing looks at each picture at several sizes, such as ``[0.75, 1, 1.25]`` times its usual one;
             validation does not.
         test_flip: testing looks at each picture also from left to right.
@@ -58,6 +60,7 @@ class SegmentationTask(BaseTask):
         model_options: dict[str, Any] | None = None,
         head_options: dict[str, Any] | None = None,
         optimizer: OptimizerSettings | None = None,
+        class_weights: tuple[float, ...] | None = None,
         test_scales: tuple[float, ...] = (),
         test_flip: bool = False,
     ) -> None:
@@ -67,6 +70,7 @@ class SegmentationTask(BaseTask):
         check_scales(test_scales)
         network = build(model, head, len(labels), model_options or {}, head_options or {})
         super().__init__(optimizer or OptimizerSettings(), network.config.backbone.depths)
+        self.class_weights = checked_weights(class_weights, network.config)
         self.network, self.labels, self.preprocess, self.palette = network, labels, preprocess, palette
         if pretrained:
             load_pretrained(network, model, pretrained, labels)
@@ -86,7 +90,8 @@ class SegmentationTask(BaseTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the head's losses."""
         image_NCHW = normalized(torch.stack(batch.images), self.preprocess)
-        losses = self.network.losses(image_NCHW, torch.stack(batch.labels).long())
+        weights_C = None if self.class_weights is None else image_NCHW.new_tensor(self.class_weights)
+        losses = self.network.losses(image_NCHW, torch.stack(batch.labels).long(), weights_C)
         total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=len(batch))
