@@ -1,72 +1,113 @@
-"""A very large picture through a small segmenter's windows: time, and the most memory that the process ever held.
+"""``python -m benchmarks.large_image``: a very large picture through a small segmenter's windows, its time and memory.
 
-    python -m benchmarks.large_image --side 8192 --window 512
-
-The picture is scenes of the shipped images side by side; the weights are random, since neither time nor memory depends
-on them. Every size runs in a process of its own.
+The picture is scenes of the shipped images side by side, in a PNG file; the weights are random, since neither time nor
+memory depends on them. Every size runs in a process of its own, as ``Segmenter(..., own_size=True)`` does.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import multiprocessing
+import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser
 from PIL import Image
 
+from benchmarks.comparison import Settings
+from benchmarks.machine import describe
 from benchmarks.memory import process_peak_mib
+from benchmarks.report import free_names
+from internimage import Segmenter
 from internimage.data.scenes import Scenes
-from internimage.inference.scanning import Look, label_map
+from internimage.model.checkpoints.segmenter_files import save_segmenter
 from internimage.model.segmentation import InternImageSegmenter, SegmenterConfig
-from internimage.structures import Viewing
+from internimage.structures import LabelMap, Viewing
 
-_TILE = 256
+RESULTS = Path(__file__).resolve().parent / "results"
+_TILE, _TILES = 256, 8
+_HEAD = ("picture", "pixels in MiB", "seconds", "before, MiB", "peak, MiB", "added, MiB")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure a quarter of the height and all of it, so that growth shows; print the table, write it beside others."""
+    parser = ArgumentParser(prog="python -m benchmarks.large_image", description=__doc__)
+    parser.add_argument("--side", type=int, default=8192, help="height and width in pixels")
+    parser.add_argument("--window", type=int, default=512, help="height and width of the windows")
+    parser.add_argument("--classes", type=int, default=19, help="outputs of the network")
+    parser.add_argument("--output", type=str, default=str(RESULTS), help="folder for the result files")
+    options = parser.parse_args(list(arguments))
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "random.safetensors"
+        _write_weights(weights, options.classes)
+        for height in (options.side // 4, options.side):
+            file = Path(folder) / f"{height}.png"
+            picture(height, options.side).save(file, compress_level=1)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows.append(pool.apply(measure, (weights, file, options.window)))
+    facts = describe(Settings(threads=torch.get_num_threads()), "large_image")
+    facts["command"] = f"python -m benchmarks.large_image --side {options.side} --window {options.window}"
+    facts["command"] += f" --classes {options.classes}"
+    facts["network"] = f"femto with SegFormer's head, {options.classes} classes, windows of {options.window} pixels"
+    page = as_markdown(facts, rows)
+    print(page)
+    output = Path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    numbers, table = free_names(output, f"{facts['date'][:10]}_large_image_cpu")
+    numbers.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    table.write_text(page, encoding="utf-8")
+    print(f"wrote {numbers}\nwrote {table}")
+    return 0
 
 
 def picture(height: int, width: int) -> Image.Image:
     """Scenes side by side, RGB."""
-    tiles = Scenes("val", 8, size=(_TILE, _TILE))
-    row = np.concatenate([np.asarray(tiles.read(index).image) for index in range(8)], 1)
+    tiles = Scenes("val", _TILES, size=(_TILE, _TILE))
+    row = np.concatenate([np.asarray(tiles.read(index).image) for index in range(_TILES)], 1)
     repeats = (-(-height // _TILE), -(-width // row.shape[1]), 1)
     return Image.fromarray(np.tile(row, repeats)[:height, :width])
 
 
-def measure(height: int, width: int, window: int, classes: int) -> tuple[float, float, float]:
-    """Seconds, and the process's peak in MiB before and after."""
+def measure(weights: Path, file: Path, window: int) -> dict[str, Any]:
+    """From the file to the label map: seconds, and the process's peak in MiB before and after."""
+    segmenter = Segmenter(weights, device="cpu", own_size=True, window=(window, window))
+    before, start = process_peak_mib(), time.perf_counter()
+    labels_HW = segmenter(file).labels
+    seconds = time.perf_counter() - start
+    height, width = labels_HW.shape
+    return {
+        "picture": f"{height} x {width}",
+        "pixels_mib": 3 * height * width / 2**20,
+        "seconds": seconds,
+        "before_mib": before,
+        "peak_mib": process_peak_mib(),
+    }
+
+
+def as_markdown(facts: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
+    """A page: the facts, then the table."""
+    lines = [f"# large image, {facts['date'][:10]}", ""]
+    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
+    lines += ["", f"| {' | '.join(_HEAD)} |", f"| --- |{' ---: |' * (len(_HEAD) - 1)}"]
+    for row in rows:
+        numbers = (row["pixels_mib"], row["seconds"], row["before_mib"], row["peak_mib"])
+        cells = [row["picture"], *(f"{each:.0f}" for each in (*numbers, row["peak_mib"] - row["before_mib"]))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _write_weights(path: Path, classes: int) -> None:
     torch.manual_seed(0)
     config = SegmenterConfig.from_variant("internimage_femto", num_classes=classes, head="segformer", channels=64)
-    network = InternImageSegmenter(config).eval()
-    pixels_CHW = torch.from_numpy(np.array(picture(height, width))).permute(2, 0, 1).contiguous()
-    before, start = process_peak_mib(), time.perf_counter()
-    with torch.inference_mode():
-        labels_HW = label_map(
-            network, [Look(pixels_CHW, Viewing(frame=None, window=(window, window)))], (height, width)
-        )
-    assert labels_HW.shape == (height, width)
-    return time.perf_counter() - start, before, process_peak_mib()
-
-
-def main() -> None:
-    """Print a row per size: a quarter of the height first, so that growth shows."""
-    parser = argparse.ArgumentParser(description="Memory and time of a segmenter on a very large picture.")
-    parser.add_argument("--side", type=int, default=8192, help="height and width in pixels")
-    parser.add_argument("--window", type=int, default=512, help="height and width of the windows")
-    parser.add_argument("--classes", type=int, default=19, help="outputs of the network")
-    options = parser.parse_args()
-    print("| picture | windows | classes | seconds | peak before, MiB | peak, MiB |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for height in (options.side // 4, options.side):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            arguments = (height, options.side, options.window, options.classes)
-            seconds, before, after = pool.apply(measure, arguments)
-        size = f"{height} x {options.side}"
-        print(
-            f"| {size} | {options.window} | {options.classes} | {seconds:.0f} | {before:.0f} | {after:.0f} |",
-            flush=True,
-        )
+    save_segmenter(InternImageSegmenter(config), path, labels=LabelMap.numbered(classes), viewing=Viewing(frame=None))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))
