@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from internimage import Classifier
+from internimage.cli.predict.names import remove_earlier
 from internimage.data import export_samples
 
 Program = Callable[..., Any]
@@ -146,3 +147,11 @@ def test_weights_that_are_none(program: Program, smoke: Smoke) -> None:
     ):
         assert message in program("predict", "p.png", "--weights", weights, "--output", "out").refusal()
     assert not Path("hacked").exists()
+
+
+def test_what_names_no_images_is_not_ours_to_remove(tmp_path: Path) -> None:
+    for text in ("", "[", "{}", "[]", "[1]", '[{"picture": "a"}]'):
+        (tmp_path / "predictions.json").write_text(text, encoding="utf-8")
+        (tmp_path / "classes.txt").write_text("sky", encoding="utf-8")
+        remove_earlier(tmp_path, [])
+        assert {path.name for path in tmp_path.iterdir()} == {"predictions.json", "classes.txt"}

@@ -121,10 +121,23 @@ def test_large_images_are_small_on_the_sheet(size: tuple[int, int], small: tuple
     labels = np.zeros((height, width), np.uint8)
     labels[:, width // 2 :] = 1
     found = SegmentationMap(labels, LabelMap(("sky", "road")), ((0, 0, 255), (90, 90, 90)), source="a.png")
-    image, reduced = in_small(Image.new("RGB", size, "red"), found)
+    image, reduced = in_small(Image.new("RGB", size, "red"), found, 1040)
     assert (image.size, reduced.size[::-1], reduced.source) == (small, small, "a.png")
     if width > 3:
         assert reduced.shares() == pytest.approx(found.shares(), abs=2e-3)
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_images(program: Program, trained: Smoke, scenes: list[Path]) -> None:
+    """What somebody put into the same folders stays, and so does an image that is looked at."""
+    assert program("predict", *scenes, "--weights", trained[0], "--output", "out").status == 0
+    Path("out/maps/mine.png").write_bytes(b"mine")
+    again = ["out/pictures/scene_1.jpg", "--weights", trained[0], "--output", "out", "--overwrite"]
+    assert program("predict", *again).status == 0
+    assert {path.name for path in Path("out/maps").iterdir()} == {"mine.png", "scene_1.png"}
+    assert {path.name for path in Path("out/pictures").iterdir()} == {"scene_1.jpg"}
+    Path("out/maps/mine.png").unlink()
+    (row,) = json.loads(Path("out/predictions.json").read_text(encoding="utf-8"))
+    assert row["image"] == "out/pictures/scene_1.jpg"
 
 
 def test_bad_files_are_reported_at_the_end(program: Program, trained: Smoke, scenes: list[Path]) -> None:

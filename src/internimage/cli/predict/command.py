@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from internimage.cli.predict.classes import predict_classes
+from internimage.cli.predict.names import FILES, remove_earlier
 from internimage.data import find_images
 from internimage.inference import Classifier
 from internimage.model import Checkpoint, read_checkpoint
@@ -17,7 +18,6 @@ from internimage.model.checkpoints.segmenter_files import holds_segmenter
 
 # Of detections; below it most are mistakes.
 _SCORE = 0.3
-_FILES = ("predictions.json", "predictions.csv", "predictions.png", "classes.txt", "pictures", "maps")
 # What each option is for; the others are for all.
 _FOR = {
     "top": ("classifier",),
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         return _segment(options, found, paths, output)
     _check(options, found, "classifier")
     classifier = Classifier(options.weights, device=options.device)
+    remove_earlier(output, paths)
     return predict_classes(classifier, paths, output, batch_size=options.batch_size or 32, top=options.top or 5)
 
 
@@ -99,6 +100,7 @@ def _find(options: Namespace, found: Checkpoint, paths: Sequence[Path], output: 
     score = _SCORE if options.score is None else options.score
     settings = {"nms": options.nms, "limit": options.limit, "sides": options.sides, "flip": options.flip}
     detector = Detector(found, device=options.device, score=score, **settings)
+    remove_earlier(output, paths)
     return predict_objects(detector, paths, output, batch_size=options.batch_size or 1)
 
 
@@ -108,6 +110,7 @@ def _segment(options: Namespace, found: Checkpoint, paths: Sequence[Path], outpu
 
     names = ("scales", "flip", "own_size", "window", "stride")
     segmenter = Segmenter(found, device=options.device, **{name: getattr(options, name) for name in names})
+    remove_earlier(output, paths)
     return predict_maps(segmenter, paths, output, batch_size=options.batch_size or 1)
 
 
@@ -115,7 +118,7 @@ def prepare_output(output: Path, overwrite: bool) -> Path:
     """Make the folder; predictions that are there stay unless ``overwrite``."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output} is a file; give a folder")
-    there = [name for name in _FILES if (output / name).exists()]
+    there = [name for name in FILES if (output / name).exists()]
     if there and not overwrite:
         raise ValueError(f"{output} holds {', '.join(there)} already; choose another --output or pass --overwrite")
     output.mkdir(parents=True, exist_ok=True)

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from internimage.cli.predict.names import PICTURES, picture_names
+from internimage.cli.predict.names import CLASSES, MAPS, PICTURES, ROWS, picture_names
 from internimage.data import ImageReadError, read_image
 from internimage.data.segmentation.palettes import label_image
 from internimage.inference.segmentation import Segmenter
 from internimage.structures import SegmentationMap
 from internimage.visualization.segmentation import draw_segmentation, draw_sheet
 
-MAPS, CLASSES = "maps", "classes.txt"
 _SHEET_IMAGES = 24
 # Longest side of an image on the sheet: twice that of its place there.
 _SHEET_SIDE = 1040
+# More than this on a side is no JPEG.
+_JPEG_SIDE = 65_500
 # In what is printed; the files name all.
 _NAMED = 6
 
@@ -52,13 +53,13 @@ def predict_maps(segmenter: Segmenter, paths: Sequence[Path], output: Path, *, b
         label_map = (output / MAPS / name).with_suffix(".png")
         label_image(found.labels, found.palette).save(label_map)
         image = read_image(path)
-        draw_segmentation(image, found).save(output / PICTURES / name, quality=92)
+        draw_segmentation(*in_small(image, found, _JPEG_SIDE)).save(output / PICTURES / name, quality=92)
         height, width = found.size
         shares = {label: round(share, 6) for label, share in found.shares().items()}
         rows.append(
             {"image": str(path), "width": width, "height": height, "map": f"{MAPS}/{label_map.name}", "shares": shares}
         )
-        shown += [in_small(image, found)] if len(shown) < _SHEET_IMAGES else []
+        shown += [in_small(image, found, _SHEET_SIDE)] if len(shown) < _SHEET_IMAGES else []
         print(f"{path}  {_in_words(found)}", flush=True)
     if rows:
         write_maps(rows, segmenter.labels.names, output)
@@ -73,7 +74,7 @@ def write_maps(rows: Sequence[dict[str, Any]], names: Sequence[str], output: Pat
     """``predictions.json`` and ``.csv`` with the share of each class; ``classes.txt`` names the values of the maps."""
     # A file's name need not be valid text; JSON reads the escape back as the same name.
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    (output / "predictions.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8", errors="backslashreplace")
+    (output / ROWS).write_text(f"[\n{lines}\n]\n", encoding="utf-8", errors="backslashreplace")
     with (output / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "share"])
@@ -82,9 +83,11 @@ def write_maps(rows: Sequence[dict[str, Any]], names: Sequence[str], output: Pat
     (output / CLASSES).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-def in_small(image: Image.Image, found: SegmentationMap) -> tuple[Image.Image, SegmentationMap]:
-    """An image and its label map for the sheet, which would otherwise hold two dozen of any size in memory."""
-    step = math.ceil(max(found.size) / _SHEET_SIDE)
+def in_small(image: Image.Image, found: SegmentationMap, side: int) -> tuple[Image.Image, SegmentationMap]:
+    """An image and its label map with at most ``side`` pixels on a side: the sheet can't hold two dozen of any size."""
+    step = math.ceil(max(found.size) / side)
+    if step == 1:
+        return image, found
     labels_HW = np.ascontiguousarray(found.labels[::step, ::step])
     return image.reduce(step), SegmentationMap(labels_HW, found.classes, found.palette, source=found.source)
 

@@ -1,11 +1,15 @@
-"""What the pictures of predictions are called."""
+"""What the files of predictions are called, and which of them are there already."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-PICTURES = "pictures"
+PICTURES, MAPS, CLASSES, ROWS = "pictures", "maps", "classes.txt", "predictions.json"
+FILES = (ROWS, "predictions.csv", "predictions.png", CLASSES, PICTURES, MAPS)
 
 
 def picture_names(paths: Sequence[Path]) -> list[str]:
@@ -24,3 +28,28 @@ def picture_names(paths: Sequence[Path]) -> list[str]:
         taken.add(stem)
         names.append(f"{stem}.jpg")
     return names
+
+
+def remove_earlier(output: Path, images: Sequence[Path]) -> None:
+    """Remove what an earlier prediction wrote, so that its pictures don't lie among those of this one.
+
+    Other files in the same folders stay, and so do the images that are about to be looked at.
+    """
+    try:
+        rows: Any = json.loads((output / ROWS).read_text(encoding="utf-8"))
+        earlier = picture_names([Path(row["image"]) for row in rows])
+    except (OSError, ValueError, TypeError, KeyError):
+        earlier = []
+    if not earlier:
+        # No file of ours: nothing says which pictures would be.
+        return
+    kept = {image.resolve() for image in images}
+    files = [output / name for name in FILES if name not in (PICTURES, MAPS)]
+    for name in earlier:
+        files += [output / PICTURES / name, (output / MAPS / name).with_suffix(".png")]
+    for file in files:
+        if file.resolve() not in kept:
+            file.unlink(missing_ok=True)
+    for folder in (output / PICTURES, output / MAPS):
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from internimage.model.segmentation.config import SegmenterConfig
-from internimage.model.segmentation.layers import Classifier, ConvNorm
+from internimage.model.segmentation.layers import Classifier, ConvNorm, pointwise
 
 
 class SegformerHead(nn.Module):
@@ -17,6 +16,9 @@ class SegformerHead(nn.Module):
 
     Each map is projected, normalised and rectified, then brought to that size; a further layer joins them, finest
     first. transformers' head of this name has neither the normalisation nor the rectification of each map.
+
+    The joining convolution and the resizing are linear, so their order does not matter: each map goes through its part
+    of the weights while it is small, and the large maps are added instead of laid side by side.
 
     Source: ``SegformerHead`` of mmseg 0.27, models/decode_heads/segformer_head.py.
     """
@@ -31,8 +33,11 @@ class SegformerHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """See the class."""
         size = maps[0].shape[-2:]
-        projected = [
-            functional.interpolate(conv(each), size=size, mode="bilinear", align_corners=False)
-            for conv, each in zip(self.convs, maps, strict=True)
+        parts = self.fusion_conv.conv.weight.split(self.fusion_conv.conv.out_channels, 1)
+        joined, *others = [
+            functional.interpolate(pointwise(conv(each), part), size=size, mode="bilinear", align_corners=False)
+            for conv, each, part in zip(self.convs, maps, parts, strict=True)
         ]
-        return self.classifier(self.fusion_conv(torch.cat(projected, 1)))
+        for each in others:
+            joined = joined + each
+        return self.classifier(self.fusion_conv.finish(joined))
