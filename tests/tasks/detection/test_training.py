@@ -173,6 +173,12 @@ def test_unknown_settings(run: Run, model: dict[str, Any], message: str) -> None
         run.build()
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_boxes_keep_32_bits(run: Run, precision: str) -> None:
+    with pytest.raises(ValueError, match=f"precision 32-true, bf16-mixed or 16-mixed, not {precision}"):
+        run.fit(precision=precision)
+
+
 def test_begins_with_a_classifiers_backbone(run: Run, tmp_path: Path) -> None:
     """Its head stays behind; the detector's layer scale, which it has not, begins at 1 and changes nothing."""
     config = InternImageConfig.from_variant("femto", num_classes=7, **TINY)

@@ -85,6 +85,15 @@ def test_steps_instead_of_epochs(run: Run) -> None:
     assert torch.load(run.best, weights_only=True)["global_step"] == 4
 
 
+def test_weights_of_16_bits(run: Run) -> None:
+    """Pictures follow them; in 16 bits, the class weights do as well, and the loss does not."""
+    run.model = {"class_weights": (1.5,) * 11}
+    run.fit(max_epochs=-1, max_steps=1, precision="bf16-true")
+    assert {each.dtype for each in run.task.network.parameters()} == {torch.bfloat16}
+    assert run.history.rows[-1]["val/miou"] > 0
+    assert run.trainer.callback_metrics["train/loss"].dtype == torch.float32
+
+
 def test_it_starts_from_a_classifiers_backbone(run: Run, tmp_path: Path) -> None:
     config = InternImageConfig.from_variant("femto", num_classes=3, **TINY)
     torch.manual_seed(5)

@@ -76,7 +76,8 @@ class Sample:
     index: int
 
 
-@dataclass(frozen=True, eq=False)
+# Not frozen: Lightning's 16-bit precisions refuse batches that are.
+@dataclass(eq=False)
 class Batch:
     """Samples, each of a size of its own.
 

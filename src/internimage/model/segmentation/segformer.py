@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +34,7 @@ class SegformerHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """See the class."""
         size = maps[0].shape[-2:]
-        parts = self.fusion_conv.conv.weight.split(self.fusion_conv.conv.out_channels, 1)
+        parts = torch.split(self.fusion_conv.conv.weight, self.fusion_conv.conv.out_channels, 1)
         joined, *others = [
             functional.interpolate(pointwise(conv(each), part), size=size, mode="bilinear", align_corners=False)
             for conv, each, part in zip(self.convs, maps, parts, strict=True)

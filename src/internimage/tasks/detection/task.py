@@ -87,6 +87,12 @@ class DetectionTask(BaseTask):
         """What is in each picture."""
         return self.network(batch.images, batch.placements)
 
+    def setup(self, stage: str) -> None:
+        """Boxes keep 32 bits: in 16 they would be rounded to whole pixels and more."""
+        precision = str(self.trainer.precision)
+        if precision.endswith("-true") and precision != "32-true":
+            raise ValueError(f"a detector takes trainer.precision 32-true, bf16-mixed or 16-mixed, not {precision}")
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
         losses = self.network.losses(batch.images, objects_of(batch), batch.placements)

@@ -85,13 +85,15 @@ class SegmentationTask(BaseTask):
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         """Scores of normalised images, (N, C, H/4, W/4)."""
-        return self.network(image_NCHW)
+        return self.network(self._own(image_NCHW))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the head's losses."""
-        image_NCHW = normalized(torch.stack(batch.images), self.preprocess)
-        weights_C = None if self.class_weights is None else image_NCHW.new_tensor(self.class_weights)
-        losses = self.network.losses(image_NCHW, torch.stack(batch.labels).long(), weights_C)
+        image_NCHW = self._own(normalized(torch.stack(batch.images), self.preprocess))
+        labels_NHW, weights = torch.stack(batch.labels).long(), self.class_weights
+        # The losses are in float32, whatever the trainer makes the default.
+        weights_C = None if weights is None else image_NCHW.new_tensor(weights, dtype=torch.float32)
+        losses = self.network.losses(image_NCHW, labels_NHW, weights_C)
         total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()}, batch_size=len(batch))
@@ -137,10 +139,14 @@ class SegmentationTask(BaseTask):
 
     def _label(self, looks: Sequence[Look], size: tuple[int, int]) -> Tensor:
         try:
-            return label_map(self.network, looks, size)
+            return label_map(self, looks, size)
         except ValueError as error:
             fix = "lower optimizer.lr or clip gradients (trainer.gradient_clip_val)"
             raise DivergedError(f"the network gives {error}: its training diverged; {fix}") from None
+
+    def _own(self, image_NCHW: Tensor) -> Tensor:
+        """Of the weights' type, which the trainer's ``bf16-true`` and ``16-true`` change."""
+        return image_NCHW.to(next(self.network.parameters()).dtype)
 
     def measures(self) -> Measures:
         """Of the last evaluation."""
