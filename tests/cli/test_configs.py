@@ -97,6 +97,8 @@ def test_recipes_are_found_by_name(tmp_path: Path) -> None:
     assert find_config(str(own)) == own
     with pytest.raises(ValueError, match=r"the shipped ones are .*smoke/classification"):
         find_config("nonsense")
+    with pytest.raises(ValueError, match="'scenes' stands for detection/scenes and segmentation/scenes; give one"):
+        find_config("scenes")
 
 
 def test_arguments_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

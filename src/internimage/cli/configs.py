@@ -25,10 +25,12 @@ def find_config(name: str) -> Path:
     if Path(name).is_file():
         return _checked(Path(name))
     shipped = shipped_configs()
-    found = [path for key, path in shipped.items() if name in (key, Path(key).name, f"{key}.yaml")]
-    if len(found) != 1:
+    found = {key: path for key, path in shipped.items() if name in (key, Path(key).name, f"{key}.yaml")}
+    if len(found) > 1:
+        raise ValueError(f"configuration {name!r} stands for {' and '.join(found)}; give one of these")
+    if not found:
         raise ValueError(f"no configuration {name!r}: not a file, and the shipped ones are {', '.join(shipped)}")
-    return found[0]
+    return next(iter(found.values()))
 
 
 def _checked(path: Path) -> Path:

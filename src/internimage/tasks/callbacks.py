@@ -138,10 +138,15 @@ class History(Callback):
 
 
 class MeasuredEnd(Callback):
-    """Where a number of steps ends the training in the middle of an epoch, its last state is measured as well.
+    """The last state of a training is measured, also where steps end it in an epoch or few epochs are measured.
 
     Else the best epoch would be sought among those before, and the weights of the last steps never be exported.
     """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the last epoch end with a validation."""
+        if trainer.check_val_every_n_epoch is not None and trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -58,7 +58,7 @@ def test_objects_without_masks(program: Program) -> None:
         path.write_text(json.dumps({**content, "annotations": boxes}), encoding="utf-8")
     for said in (program("data", "check", "set", "--task", "segmentation").refusal(), refusal(program)):
         assert "set/annotations/train.json: " in said
-        assert "have no mask (the first is annotation 1); label maps are drawn from masks, so add them" in said
+        assert "(the first is annotation 1); label maps are drawn from masks, so add them" in said
 
 
 def test_what_is_said_of_values_where_there_are_none(program: Program) -> None:

@@ -157,7 +157,7 @@ def test_a_crowd_with_a_box_alone(tmp_path: Path) -> None:
 def test_objects_without_a_mask(tmp_path: Path) -> None:
     coco = read(tmp_path, annotation(8), annotation(9, category_id=2, **square(5, 5, 15, 15)))
     with pytest.raises(
-        ValueError, match=r"train.json: 1 objects have no mask \(the first is annotation 8\); label maps"
+        ValueError, match=r"train.json: objects without a mask: 1 \(the first is annotation 8\); label maps"
     ):
         CocoMaps(coco)
 

@@ -87,7 +87,7 @@ def test_masks_where_there_are_none(own: Path) -> None:
     change(own, "train", without_masks)
     assert data(own).masks is False
     assert data(own, masks=False).masks is False
-    with pytest.raises(ValueError, match=r"objects have no mask \(the first is annotation 1\)"):
+    with pytest.raises(ValueError, match=r"objects without a mask: \d+ \(the first is annotation 1\)"):
         _ = data(own, masks=True).masks
     assert data(own).dataset("train")[0].masks is None
 
@@ -96,7 +96,7 @@ def test_masks_that_only_training_has(own: Path) -> None:
     """Said before training, not by the first validation."""
     change(own, "val", without_masks)
     with pytest.raises(
-        ValueError, match=r"val\.json: \d+ objects have no mask \(the first is annotation 1\); set data"
+        ValueError, match=r"val\.json: objects without a mask: \d+ \(the first is annotation 1\); set data"
     ):
         data(own).setup("fit")
     boxes = data(own, masks=False)

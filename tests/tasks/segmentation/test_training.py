@@ -85,6 +85,11 @@ def test_steps_instead_of_epochs(run: Run) -> None:
     assert torch.load(run.best, weights_only=True)["global_step"] == 4
 
 
+def test_the_last_of_few_measured_epochs(run: Run) -> None:
+    run.fit(max_epochs=3, check_val_every_n_epoch=2)
+    assert ["val/miou" in row for row in run.history.rows] == [False, True, True]
+
+
 def test_weights_of_16_bits(run: Run) -> None:
     """Pictures follow them; in 16 bits, the class weights do as well, and the loss does not."""
     run.model = {"class_weights": (1.5,) * 11}

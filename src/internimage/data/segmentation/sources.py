@@ -99,7 +99,7 @@ class CocoMaps:
         self._pictures = CocoPictures(coco)
         every = (each for picture in coco.pictures for each in picture.instances)
         if lacking := [each for each in every if each.segmentation is None and not each.is_crowd]:
-            first = f"{len(lacking)} objects have no mask (the first is annotation {lacking[0].id})"
+            first = f"objects without a mask: {len(lacking)} (the first is annotation {lacking[0].id})"
             raise ValueError(f"{coco.path}: {first}; label maps are drawn from masks, so add them")
 
     def __len__(self) -> int:

@@ -145,6 +145,6 @@ def _lacking_masks(found: CocoSet) -> list[Instance]:
 def _check_masks(found: CocoSet) -> None:
     if lacking := _lacking_masks(found):
         raise ValueError(
-            f"{found.path}: {len(lacking)} objects have no mask (the first is annotation {lacking[0].id}); "
+            f"{found.path}: objects without a mask: {len(lacking)} (the first is annotation {lacking[0].id}); "
             "set data.init_args.masks to false for boxes alone"
         )

@@ -158,10 +158,11 @@ def _settings(task: SegmentationTask, data: SegmentationData) -> dict[str, str]:
         else "shorter side {}, longer side up to {} pixels".format(*viewing.frame)
     )
     windows = "" if viewing.window is None else ", in windows of {} x {}".format(*viewing.window)
-    crop, backbone = data.augmentation.crop, config.backbone
+    crop, backbone, weights = data.augmentation.crop, config.backbone, task.class_weights
     return {
         "Data": data.root,
         "Classes": ", ".join(task.labels.names[:12]) + (" ..." if len(task.labels) > 12 else ""),
+        **({} if weights is None else {"Class weights": ", ".join(f"{each:g}" for each in weights)}),
         "Input": frame + windows,
         "Training crops": f"{crop[0]} x {crop[1]} pixels",
         "Head": config.head,
