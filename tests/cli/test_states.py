@@ -79,7 +79,7 @@ def test_a_measurement_is_told_even_if_its_page_cannot_be_written(
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied", "run/report.html")
 
-    monkeypatch.setattr("internimage.tasks.classification_report.write_report", refuse)
+    monkeypatch.setattr("internimage.tasks.classification.report.write_report", refuse)
     outcome = program("test", "--run", run)
     assert outcome.status == 2
     assert "test/accuracy " in outcome.out

@@ -34,7 +34,7 @@ from internimage.tasks.checkpoints import (
     LastState,
     MovingAverage,
 )
-from internimage.tasks.classification_report import ClassificationReport
+from internimage.tasks.classification.report import ClassificationReport
 from internimage.tasks.detection import DetectionData, DetectionTask
 from internimage.tasks.detection.report import DetectionReport
 from internimage.tasks.reports import REPORT_FILE

@@ -1,7 +1,6 @@
-"""Training with Lightning: one task per file, their data, and what a run leaves behind."""
+"""Training with Lightning: one folder per task, their data, and what a run leaves behind."""
 
 from internimage.tasks.base import BaseTask, OptimizerSettings
-from internimage.tasks.classification import ClassificationTask
-from internimage.tasks.datamodules import ClassificationData
+from internimage.tasks.classification import ClassificationData, ClassificationTask
 
 __all__ = ["BaseTask", "ClassificationData", "ClassificationTask", "OptimizerSettings"]

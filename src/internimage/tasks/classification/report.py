@@ -13,10 +13,11 @@ from PIL import Image
 
 from internimage.data import denormalize
 from internimage.structures import Classification
+from internimage.tasks.base_data import Split
 from internimage.tasks.callbacks import History
 from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
-from internimage.tasks.classification import ClassificationTask
-from internimage.tasks.datamodules import ClassificationData, Split
+from internimage.tasks.classification.data import ClassificationData
+from internimage.tasks.classification.task import ClassificationTask
 from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, save_pictures, text_of
 from internimage.visualization.classification import confusion_matrix_figure, curves_figure, draw_predictions
 from internimage.visualization.page import (

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from internimage.tasks.callbacks import History, Report, read_rows, write_rows
-from internimage.tasks.classification_report import ClassificationReport
+from internimage.tasks.classification.report import ClassificationReport
 
 Run = Any
 pytestmark = [
