@@ -24,7 +24,7 @@ from benchmarks.on_gpu.measuring import DeviceLost, Setup, TimeUp, Trial, measur
 from benchmarks.on_gpu.page import Page
 
 CPU = torch.device("cpu")
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 FACTS = {"date": "2030-01-31T12:00:00+00:00", "command": "python benchmarks/gpu.py"}
 
 
