@@ -40,6 +40,7 @@ from internimage.tasks.detection.report import DetectionReport
 from internimage.tasks.reports import REPORT_FILE
 from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 from internimage.tasks.segmentation.report import SegmentationReport
+from internimage.tasks.stopping import Signals, requeue
 
 log = logging.getLogger(__name__)
 COMMANDS = {
@@ -90,6 +91,15 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--run", type=str, default="runs/run", help="the run's folder")
         parser.add_argument("--resume", action="store_true", help="go on from the run's last state")
         parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a run")
+        parser.add_argument(
+            "--auto_resume", action="store_true", help="go on where the folder holds a state, begin where it does not"
+        )
+        parser.add_argument(
+            "--save_every_minutes",
+            type=float | None,
+            default=None,
+            help="save the state so often within an epoch, too; always after each epoch",
+        )
         parser.add_argument("--ema", type=float | None, default=None, help="decay of a moving average of the weights")
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
@@ -113,6 +123,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Look at the folder before anything is built, and fetch no weights that a checkpoint replaces."""
+        if self.config["auto_resume"]:
+            self.config["resume"] = self.config["resume"] or (self.run_folder / CHECKPOINTS / LAST).is_file()
         if self.command == "fit":
             # Of several processes, the first one alone prepares the folder.
             check = rank_zero_only(check_folder)
@@ -133,7 +145,7 @@ class TrainingCLI(LightningCLI):
 
     def keep_config(self) -> None:
         """Write down what was asked for."""
-        self._typed["resume"] = self._typed["overwrite"] = False
+        self._typed["resume"] = self._typed["overwrite"] = self._typed["auto_resume"] = False
         target = str(self.run_folder / CONFIG_FILE)
         self.parser.save(self._typed, target, overwrite=True, skip_none=False, multifile=False)
 
@@ -170,6 +182,7 @@ class TrainingCLI(LightningCLI):
         average = [] if self.config["ema"] is None else [MovingAverage(self.config["ema"])]
         # It refuses to run where there is no logger.
         rates = [] if self.config_init["trainer"]["logger"] is False else [LearningRateMonitor("step")]
+        self.signals = Signals()
         self.claim = FolderClaim(run, self.keep_config, resume=self.config["resume"])
         return [
             self.claim,
@@ -179,9 +192,10 @@ class TrainingCLI(LightningCLI):
             *rates,
             MeasuredEnd(),
             BestState(states / BEST, monitor=cast(BaseTask, self.model).monitor),
-            LastState(states / LAST),
+            LastState(states / LAST, self.config["save_every_minutes"]),
             ExportWeights(states, run / WEIGHTS_FILE),
             report,
+            self.signals,
         ]
 
 
@@ -213,6 +227,8 @@ def _fit(cli: TrainingCLI) -> int:
         else:
             again = shlex.join(["internimage", "fit", "--run", str(cli.run_folder), "--resume"])
             print(f"stopped; go on with: {again}", file=sys.stderr)
+        if cli.signals.requeue and cli.trainer.is_global_zero:
+            requeue()
         return 130
     for what, name in (("weights:", WEIGHTS_FILE), ("report: ", REPORT_FILE)):
         if cli.trainer.is_global_zero and (cli.run_folder / name).is_file():

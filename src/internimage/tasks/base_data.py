@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from internimage.tasks.repeatable import EpochSampler, ResumableLoader, SeededSamples, seed_step
 
 Split = Literal["train", "val", "test"]
 
@@ -31,6 +34,7 @@ class BaseData(LightningDataModule):
         if num_workers < 0:
             raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
         self.root, self.batch_size, self.num_workers = root, batch_size, num_workers
+        self._order_seed: int | None = None
 
     def __str__(self) -> str:
         # Lightning's opens every split, and the command line's parser asks for it.
@@ -46,11 +50,29 @@ class BaseData(LightningDataModule):
         for split in splits.get(stage, ()):
             self.dataset(split)
 
+    @property
+    def order_seed(self) -> int:
+        """What order and variation of the training samples follow from: that of the training, or of its checkpoint."""
+        if self._order_seed is None:
+            said = os.environ.get("PL_GLOBAL_SEED")
+            seed = torch.initial_seed() % 2**32 if said is None else int(said)
+            # Without a common seed, each process has drawn its own.
+            self._order_seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
+        return self._order_seed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into every checkpoint."""
+        return {"order_seed": self.order_seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Comes from the checkpoint that training resumes."""
+        self._order_seed = int(state_dict["order_seed"])
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
-        dataset = self.dataset("train")
-        processes = self.trainer.world_size if self.trainer else 1
-        return self._loader(dataset, shuffle=True, drop_last=len(dataset) // processes >= self.batch_size)
+        samples = SeededSamples(self.dataset("train"), self.order_seed)
+        sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
+        return self._loader(samples, sampler=sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation images in order."""
@@ -60,11 +82,19 @@ class BaseData(LightningDataModule):
         """All test images in order (the validation images where there are none)."""
         return self._loader(self.dataset("test"))
 
-    def _loader(self, dataset: Dataset[Any], *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
-        return DataLoader(
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """What is drawn for a training step, beginning with the mixing of its pictures, follows from its place."""
+        if self.trainer is not None and self.trainer.training:
+            seed_step(self.order_seed, self.trainer)
+        return batch
+
+    def _loader(
+        self, dataset: Dataset[Any], *, sampler: Sampler[Any] | None = None, drop_last: bool = False
+    ) -> DataLoader[Any]:
+        return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=type(self).collate,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from internimage.model import create_model, load_checkpoint, read_checkpoint, save_checkpoint
 from internimage.model.checkpoints.detector_files import load_detector, save_detector
 from internimage.model.checkpoints.files import DETECTION, SEGMENTATION
 from internimage.model.checkpoints.segmenter_files import load_segmenter, save_segmenter
 from internimage.tasks.callbacks import DivergedError
+from internimage.tasks.stopping import any_process, ends_step
 
 log = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
@@ -95,28 +100,49 @@ class BestState(ModelCheckpoint):
 
 
 class LastState(Checkpoint):
-    """The complete state after every epoch, and in the middle of one on Ctrl-C or an error: what `--resume` takes.
+    """The complete state after every epoch, between two steps of one after an error: what `--resume` takes.
 
     Put it after `BestState`, whose memory it holds.
 
     Args:
         path: the checkpoint.
+        every_minutes: also saved in the middle of an epoch, so often; by default only after each.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, every_minutes: float | None = None) -> None:
+        if every_minutes is not None and every_minutes <= 0:
+            raise ValueError(f"minutes between two states must be positive, got {every_minutes}")
+        self.path, self.every_minutes = path, every_minutes
         # The optimizer step of the state on disk; None before training.
         self._step: int | None = None
+        self._saved_at = 0.0
+        # While a step is under way: how many came before it, and what its forward passes change besides the weights.
+        self._before: tuple[int, list[Tensor]] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed state is on disk; a new training has nothing to save before its first step."""
-        self._step = trainer.global_step
+        self._step, self._saved_at, self._before = trainer.global_step, time.monotonic(), None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember running statistics: an error may come between them and the weights."""
+        if self._before is None:
+            self._before = trainer.global_step, [buffer.clone() for buffer in pl_module.buffers()]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time."""
+        if not ends_step(trainer, batch_idx):
+            return
+        self._before = None
+        if self.every_minutes is None or trainer.is_last_batch:
+            return
+        if any_process(trainer, time.monotonic() - self._saved_at > 60 * self.every_minutes):
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save; later the moving average may replace the weights, which is no state to resume."""
-        if not getattr(trainer, "fast_dev_run", False):
-            trainer.save_checkpoint(self.path)
-        self._step = trainer.global_step
+        self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, unless nothing was learned since, or other processes don't know of the error and would not join in.
@@ -126,9 +152,29 @@ class LastState(Checkpoint):
         if isinstance(exception, DivergedError):
             return
         everywhere = isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.world_size == 1
-        if self._step not in (None, trainer.global_step) and everywhere:
-            _begin_validation_anew(trainer)
+        if self._step in (None, trainer.global_step) or not everywhere:
+            return
+        if self._before is not None and self._before[0] == trainer.global_step:
+            _back_to_the_last_step(trainer, pl_module, self._before[1])
+        _begin_validation_anew(trainer)
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(self.path)
+        self._step, self._saved_at = trainer.global_step, time.monotonic()
+
+
+def _back_to_the_last_step(trainer: Trainer, module: LightningModule, buffers: Sequence[Tensor]) -> None:
+    """As if the step under way had not begun: gradients of its first batches would be lost."""
+    with torch.no_grad():
+        for buffer, before in zip(module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    lost = progress.current.processed % trainer.accumulate_grad_batches
+    for counts in (progress.current, progress.total):
+        counts.processed -= lost
+        counts.completed -= lost
 
 
 def _begin_validation_anew(trainer: Trainer) -> None:

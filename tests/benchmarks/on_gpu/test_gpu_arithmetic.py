@@ -8,7 +8,6 @@ import pytest
 import torch
 from benchmarks.comparison import Agreement, Row
 from benchmarks.memory import Memory
-from benchmarks.on_gpu import kernels, network_suite, training_suite, tune_suite
 from benchmarks.on_gpu.clock import Reading, compulsory_bytes, rotation_count
 from benchmarks.on_gpu.kernels import pack_group_by_group, pack_point_by_point
 from benchmarks.on_gpu.measuring import Finding
@@ -16,6 +15,7 @@ from benchmarks.on_gpu.targets import Verdict, judge
 from benchmarks.on_gpu.training_suite import largest_batch
 from benchmarks.timing import Ratio, Timing
 
+from benchmarks.on_gpu import kernels, network_suite, training_suite, tune_suite
 from internimage.ops.dcnv3.triton_tuning import Config, ShapeClass
 
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 import torch
 from benchmarks.dcnv3 import Case
-from benchmarks.on_gpu import branch_suite
 from benchmarks.on_gpu.branch_suite import LAYERS, LAYERS_COMPILED, OURS, Work, branch_bytes
 from benchmarks.on_gpu.clock import wall_clock
 from benchmarks.on_gpu.extensions import Peers
@@ -16,6 +15,7 @@ from benchmarks.on_gpu.measuring import Setup, measure
 from benchmarks.on_gpu.operator_suite import Stage, stages
 from torch import Tensor, nn
 
+from benchmarks.on_gpu import branch_suite
 from internimage import InternImageConfig, create_model
 from internimage.ops.branch import depthwise_branch
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from benchmarks.comparison import Contender
 from benchmarks.memory import Memory
-from benchmarks.on_gpu import measuring
 from benchmarks.on_gpu.clock import Reading, wall_clock
 from benchmarks.on_gpu.extensions import Peers
 from benchmarks.on_gpu.measuring import DeviceLost, Setup, Trial, is_out_of_memory, measure
+
+from benchmarks.on_gpu import measuring
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from benchmarks.memory import Memory
 from benchmarks.networks import random_images, scatter_sampling
-from benchmarks.on_gpu import network_suite, training_suite
 from benchmarks.on_gpu.clock import wall_clock
 from benchmarks.on_gpu.extensions import Missing, Peers
 from benchmarks.on_gpu.measuring import LONG_BUDGET_S, Setup, Trial, measure
@@ -23,6 +22,7 @@ from benchmarks.on_gpu.network_suite import Networks
 from benchmarks.on_gpu.targets import judge
 from torch import Tensor, nn
 
+from benchmarks.on_gpu import network_suite, training_suite
 from internimage import create_model
 
 CPU = torch.device("cpu")

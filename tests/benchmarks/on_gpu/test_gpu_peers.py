@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.on_gpu import extensions
 from benchmarks.on_gpu.checkouts import DCNV4, DEFORMOPS, OFFICIAL, Peer, check, copy_patched, describe, fingerprint
 from benchmarks.on_gpu.extensions import Missing, Peers
 from benchmarks.on_gpu.measuring import TimeUp
 from benchmarks.on_gpu.patches import CPP_PATCHES, PYTHON_PATCHES, patched
+
+from benchmarks.on_gpu import extensions
 
 CUDA = torch.device("cuda")
 

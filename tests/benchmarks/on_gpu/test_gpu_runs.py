@@ -16,12 +16,13 @@ import pytest
 import torch
 from benchmarks.comparison import Agreement, Contender
 from benchmarks.dcnv3 import Implementation
-from benchmarks.on_gpu import command, kernels, operator_suite, tune_suite
 from benchmarks.on_gpu.clock import wall_clock
 from benchmarks.on_gpu.extensions import Peers
 from benchmarks.on_gpu.kernels import Maker, Work
 from benchmarks.on_gpu.measuring import DeviceLost, Setup, TimeUp, Trial, measure
 from benchmarks.on_gpu.page import Page
+
+from benchmarks.on_gpu import command, kernels, operator_suite, tune_suite
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -1,0 +1,119 @@
+"""Training that comes out the same again: what is random depends on where it is, not on what came before.
+
+The order of an epoch follows from the seed and the epoch; how a picture is varied from these and the picture; what a
+step draws (mixing, dropped paths) from these, the step and the process. So a training that goes on at any step is the
+uninterrupted one, with any number of workers, and nothing random has to be saved but the seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+# What each kind of randomness is called, so that none repeats another.
+_PICTURES, _STEPS = 1, 2
+Key = tuple[int, int]
+"""An epoch, and the number of a sample in its set."""
+
+
+def seed_all(*keys: int) -> None:
+    """Let ``random``, ``numpy`` and ``torch`` begin anew, each number of ``keys`` giving another beginning."""
+    words = np.random.SeedSequence(keys).generate_state(4)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.manual_seed(int(words[2]) << 32 | int(words[3]))
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training stands: ``batches`` of this process's ``epoch`` are trained on."""
+
+    epoch: int = 0
+    batches: int = 0
+
+    @classmethod
+    def of(cls, trainer: Trainer | None) -> Position:
+        """Now, also just after a checkpoint was read."""
+        if trainer is None:
+            return cls()
+        loop = trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        batches: Any = loop.epoch_loop.batch_progress.current
+        # A state that was saved when an epoch had ended still counts its batches.
+        has_ended = epochs.processed > epochs.completed
+        return cls(epochs.processed, 0 if has_ended else batches.processed)
+
+
+class SeededSamples(Dataset[Any]):
+    """A set whose samples come out the same for the same key, in whatever order and process they are read.
+
+    Args:
+        samples: varied at random.
+        seed: of the training.
+    """
+
+    def __init__(self, samples: Dataset[Any], seed: int) -> None:
+        self.samples, self.seed = samples, seed
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.samples))
+
+    def __getitem__(self, key: Key | int) -> Any:
+        """The sample of a `Key`; a number alone is one of the first epoch."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        seed_all(self.seed, _PICTURES, epoch, index)
+        return self.samples[index]
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Keys of a `SeededSamples`: each sample once an epoch, shuffled anew each time; every process takes its share.
+
+    Where the samples can't be shared out evenly, some of the first come twice, as with `DistributedSampler`.
+
+    Args:
+        samples: what is sampled.
+        seed: of the training.
+        trainer: whose processes share the samples, and whose position in an epoch is where the keys begin.
+        batch_size: samples of a batch and process.
+    """
+
+    def __init__(self, samples: SeededSamples, seed: int, trainer: Trainer | None, batch_size: int) -> None:
+        count, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        super().__init__(samples, count, rank, shuffle=True, seed=seed)
+        self.trainer, self.batch_size = trainer, batch_size
+
+    def __iter__(self) -> Iterator[Any]:
+        # Lightning says the epoch too late: workers read ahead as soon as they exist.
+        position = Position.of(self.trainer)
+        self.set_epoch(position.epoch)
+        indices: Iterator[int] = super().__iter__()
+        return ((position.epoch, index) for index in islice(indices, position.batches * self.batch_size, None))
+
+
+class ResumableLoader(DataLoader[Any]):
+    """Tells Lightning that a training may go on in the middle of an epoch: the sampler finds its place by itself."""
+
+    # Lightning asks for an iterator before it has read where the training stands, and workers would read ahead at once.
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the trainer's own counters say it all."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
+def seed_step(seed: int, trainer: Trainer) -> None:
+    """What the next training step draws; each process draws something else."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    seed_all(seed, _STEPS, Position.of(trainer).epoch, batches.ready, trainer.global_rank)
