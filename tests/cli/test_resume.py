@@ -160,12 +160,29 @@ def test_another_network_than_the_checkpoints(program: Program, smoke: Smoke) ->
     assert "the run's settings say InternImage-pico" in message
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
 def test_a_damaged_checkpoint(program: Program, smoke: Smoke) -> None:
+    """It is named. Training goes on from the one before; measuring never measures another one in silence."""
     run = Path(shutil.copytree(smoke[0], "run"))
-    for name in ("best.ckpt", "last.ckpt"):
-        (run / "checkpoints" / name).write_bytes((run / "checkpoints" / name).read_bytes()[:1000])
-    for command in (["test", "--run", run], ["fit", "--run", run, "--resume"]):
-        assert "is damaged or cut short" in program(*command).refusal()
+    states = run / "checkpoints"
+    cut(states / "best.ckpt")
+    cut(states / "last.ckpt")
+    assert f"{states}/best.ckpt is damaged or cut short" in program("test", "--run", run).refusal()
+    outcome = program("fit", "--run", run, "--resume")
+    assert outcome.status == 0, outcome
+    said = outcome.err.splitlines()
+    assert said[0].startswith(f"{states}/last.ckpt is damaged or cut short")
+    assert said[0].endswith(f"going on from the state before, {states}/previous.ckpt")
+    assert said[1].startswith("epoch 2/2")
+    assert torch.load(states / "last.ckpt", weights_only=True)["global_step"] == 6
+    for name in ("last.ckpt", "previous.ckpt"):
+        cut(states / name)
+    refusal = program("fit", "--run", run, "--resume").refusal()
+    assert "last.ckpt is damaged" in refusal
+    assert "previous.ckpt is damaged" in refusal
 
 
 def test_a_resumed_run_does_not_fetch_the_weights_it_started_from(program: Program, smoke: Smoke) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from internimage.tasks.checkpoints import LAST, WEIGHTS_FILE
+from internimage.tasks.checkpoints import LAST, PREVIOUS, WEIGHTS_FILE
 from internimage.tasks.detection.report import RESULTS_FILE
 from internimage.tasks.reports import REPORT_FILE
 
@@ -49,7 +49,7 @@ def check_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
         ValueError: the folder holds a run already or other files, can't be written, or there is nothing to resume.
     """
     if resume:
-        if not (run / CHECKPOINTS / LAST).is_file():
+        if not has_state(run):
             raise ValueError(f"{run} has no {CHECKPOINTS}/{LAST}: there is nothing to resume; leave out --resume")
         _check_writable(run)
         return
@@ -70,6 +70,11 @@ def check_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
     # Beside a run may lie what is not its own: to overwrite removes only what is.
     elif there - _WORTHLESS and not (overwrite and CONFIG_FILE in there):
         raise ValueError(f"{run} holds other files; choose an empty or a new folder for --run")
+
+
+def has_state(run: Path) -> bool:
+    """Whether there is something to go on from. A crash may have left the state before the last one alone."""
+    return any((run / CHECKPOINTS / name).is_file() for name in (LAST, PREVIOUS))
 
 
 def _check_writable(run: Path) -> None:

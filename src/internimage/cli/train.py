@@ -7,12 +7,13 @@ import re
 import shlex
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from jsonargparse import ArgumentError
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -21,13 +22,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.cli.configs import resolve_config_names, settings_in
-from internimage.cli.run_folder import CHECKPOINTS, CONFIG_FILE, LOGS, METRICS_FILE, FolderClaim, check_folder
+from internimage.cli.run_folder import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    LOGS,
+    METRICS_FILE,
+    FolderClaim,
+    check_folder,
+    has_state,
+)
 from internimage.data import ImageReadError
 from internimage.tasks import BaseTask, ClassificationData, ClassificationTask
 from internimage.tasks.callbacks import History, MeasuredEnd, Report
 from internimage.tasks.checkpoints import (
     BEST,
     LAST,
+    PREVIOUS,
     WEIGHTS_FILE,
     BestState,
     ExportWeights,
@@ -37,6 +47,7 @@ from internimage.tasks.checkpoints import (
 from internimage.tasks.classification.report import ClassificationReport
 from internimage.tasks.detection import DetectionData, DetectionTask
 from internimage.tasks.detection.report import DetectionReport
+from internimage.tasks.durable import DurableCheckpointIO, first_intact
 from internimage.tasks.reports import REPORT_FILE
 from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 from internimage.tasks.segmentation.report import SegmentationReport
@@ -111,20 +122,30 @@ class TrainingCLI(LightningCLI):
         """Where this run's files go."""
         return Path(self.config["run"])
 
-    @property
+    @cached_property
     def state(self) -> Path | None:
-        """The checkpoint that this command starts from, if there is one."""
+        """The checkpoint that this command starts from, if there is one.
+
+        Raises:
+            ValueError: there are some, but all are damaged.
+        """
         if self.command == "fit" and not self.config["resume"]:
             return None
-        # Without validation, no epoch is the best one.
-        names = (LAST,) if self.command == "fit" else (BEST, LAST)
-        paths = [self.run_folder / CHECKPOINTS / name for name in names]
-        return next((path for path in paths if path.is_file()), None)
+        folder = self.run_folder / CHECKPOINTS
+        # Without validation, no epoch is the best one. What is measured is never another one in silence.
+        measured = (BEST,) if (folder / BEST).is_file() else (LAST,)
+        names = (LAST, PREVIOUS) if self.command == "fit" else measured
+        found, problems = first_intact([folder / name for name in names])
+        if found is None and problems:
+            raise ValueError(f"{'; '.join(problems)}; put an intact copy there, or train another run")
+        for problem in problems:
+            log.warning("%s: going on from the state before, %s", problem, found)
+        return found
 
     def before_instantiate_classes(self) -> None:
         """Look at the folder before anything is built, and fetch no weights that a checkpoint replaces."""
         if self.config["auto_resume"]:
-            self.config["resume"] = self.config["resume"] or (self.run_folder / CHECKPOINTS / LAST).is_file()
+            self.config["resume"] = self.config["resume"] or has_state(self.run_folder)
         if self.command == "fit":
             # Of several processes, the first one alone prepares the folder.
             check = rank_zero_only(check_folder)
@@ -132,8 +153,6 @@ class TrainingCLI(LightningCLI):
         self._typed = self.config.clone()
         if self.state is None:
             return
-        if not zipfile.is_zipfile(self.state):
-            raise ValueError(f"{self.state} is damaged or cut short; put an intact copy there, or train another run")
         if "model.init_args.pretrained" in self.config:
             self.config["model.init_args.pretrained"] = False
 
@@ -160,6 +179,10 @@ class TrainingCLI(LightningCLI):
         elif logger is not False:
             more = [] if logger in (None, True) else logger if isinstance(logger, list) else [logger]
             kwargs["logger"] = [TensorBoardLogger(self.run_folder, name="", version=LOGS), *more]
+        plugins = trainer["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(each, CheckpointIO) for each in plugins):
+            kwargs["plugins"] = [*plugins, DurableCheckpointIO({LAST: PREVIOUS})]
         if trainer["default_root_dir"] is not None:
             log.warning("trainer.default_root_dir is ignored: everything goes to the folder of --run")
         kwargs["default_root_dir"] = str(self.run_folder)
@@ -222,7 +245,7 @@ def _fit(cli: TrainingCLI) -> int:
         cli.claim.withdraw()
     if not is_done:
         has_begun = state is not None or cli.claim.claimed
-        if not has_begun or not (cli.run_folder / CHECKPOINTS / LAST).is_file():
+        if not has_begun or not has_state(cli.run_folder):
             print("stopped before the first step: nothing to resume", file=sys.stderr)
         else:
             again = shlex.join(["internimage", "fit", "--run", str(cli.run_folder), "--resume"])

@@ -20,11 +20,12 @@ from internimage.model.checkpoints.detector_files import load_detector, save_det
 from internimage.model.checkpoints.files import DETECTION, SEGMENTATION
 from internimage.model.checkpoints.segmenter_files import load_segmenter, save_segmenter
 from internimage.tasks.callbacks import DivergedError
+from internimage.tasks.durable import first_intact
 from internimage.tasks.stopping import any_process, ends_step
 
 log = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class MovingAverage(EMAWeightAveraging):
@@ -210,9 +211,13 @@ class ExportWeights(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the checkpoint (the moving average where there is one) and save its network."""
-        found = [self.folder / name for name in (BEST, LAST) if (self.folder / name).is_file()]
-        if found and trainer.is_global_zero:
-            export_weights(found[0], self.path)
+        if not trainer.is_global_zero:
+            return
+        found, problems = first_intact([self.folder / name for name in (BEST, LAST)])
+        for problem in problems:
+            log.warning("%s: the exported weights are those of %s", problem, found)
+        if found is not None:
+            export_weights(found, self.path)
 
 
 def export_weights(checkpoint: Path, path: Path) -> Path:
