@@ -145,3 +145,18 @@ class TestDemo:
         export_samples(Path("mine/pictures"), "test", 1)
         assert "mine holds other files" in program("demo", "--run", "mine").refusal()
         assert len(list(Path("mine").rglob("*.png"))) == 1
+
+
+def test_beginning_anew_where_nothing_was_finished(program: Program, smoke: Smoke) -> None:
+    """--auto_resume begins over what died before its first state, and never over finished weights."""
+    run = Path(shutil.copytree(smoke[0], "run"))
+    for name in ("last.ckpt", "previous.ckpt"):
+        (run / "checkpoints" / name).unlink()
+    again = ("fit", "--config", "smoke/classification", "--run", run, "--auto_resume")
+    assert "holds a run already" in program(*again).refusal()
+    (run / "model.safetensors").unlink()
+    assert program(*again).status == 0
+    assert (run / "model.safetensors").is_file()
+    (run / "notes.txt").touch()
+    assert program(*again, "--trainer.max_epochs", 3).status == 0
+    assert (run / "notes.txt").is_file()

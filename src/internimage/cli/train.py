@@ -144,12 +144,15 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Look at the folder before anything is built, and fetch no weights that a checkpoint replaces."""
+        overwrite = self.config["overwrite"]
         if self.config["auto_resume"]:
             self.config["resume"] = self.config["resume"] or has_state(self.run_folder)
+            # A training that died before its first state has left nothing worth keeping.
+            overwrite = overwrite or not (self.run_folder / WEIGHTS_FILE).exists()
         if self.command == "fit":
             # Of several processes, the first one alone prepares the folder.
             check = rank_zero_only(check_folder)
-            check(self.run_folder, resume=self.config["resume"], overwrite=self.config["overwrite"])
+            check(self.run_folder, resume=self.config["resume"], overwrite=overwrite)
         self._typed = self.config.clone()
         if self.state is None:
             return
