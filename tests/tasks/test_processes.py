@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from internimage.data import export_samples
+
 TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
@@ -25,6 +26,37 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def numbers(folder: Path, name: str) -> list[dict[str, float]]:
+    with (folder / name / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_learn_and_measure_as_one(tmp_path: Path, processes: int) -> None:
+    """The same pictures in each step, varied the same; of 31 to validate each counts once."""
+    export_samples(tmp_path / "clothes/train", "train", 61)
+    export_samples(tmp_path / "clothes/val", "test", 31)
+    data = ["--data.init_args.root", "clothes", "--data.init_args.image_size", "28", "--ema", "null"]
+    # Without normalisation over the batch, whose share each process would see alone.
+    data += ["--model.init_args.model_options.head", "clip"]
+    # What a step draws (mixing, dropped paths) differs from process to process.
+    data += ["--data.init_args.augmentation.mixup", "0", "--data.init_args.augmentation.cutmix", "0"]
+    whole = ["--trainer.limit_train_batches", "1.0", "--trainer.limit_val_batches", "1.0", "--trainer.logger", "false"]
+    for name, count in (("one", 1), ("many", processes)):
+        share = ["--data.init_args.batch_size", str(12 // count), "--trainer.devices", str(count)]
+        how = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp" if count > 1 else "auto"]
+        recipe = ["fit", "--config", "smoke/classification", "--run", name, *data, *whole, *share, *how]
+        result = run(tmp_path, *recipe)
+        assert result.returncode == 0, result.stderr
+    one, many = numbers(tmp_path, "one"), numbers(tmp_path, "many")
+    assert len(one) == len(many) == 2
+    for row, other in zip(one, many, strict=True):
+        assert other == pytest.approx(row, rel=1e-5)
+        for key in ("val/accuracy", "val/accuracy_top5", "step", "lr"):
+            assert other[key] == row[key], key
+
+
+@pytest.mark.slow
 def test_two_processes_leave_one_run(tmp_path: Path) -> None:
     """Only the first one prepares the folder, writes and prints; both take part in every sum."""
     recipe = ("fit", "--config", "smoke/classification", "--run", "run", "--trainer.limit_val_batches", "1.0", *TWO)
@@ -44,6 +76,7 @@ def test_two_processes_leave_one_run(tmp_path: Path) -> None:
     assert tested.returncode == 0, tested.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_measure_all_pictures(tmp_path: Path) -> None:
     """An odd number of scenes: padding gives one to both, and it counts once."""
     scenes = run(tmp_path, "data", "scenes", "drawn", "--train", "4", "--val", "5")
@@ -64,6 +97,7 @@ def test_two_processes_measure_all_pictures(tmp_path: Path) -> None:
     assert float(found[1]) == pytest.approx(logged, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_count_every_pixel_once(tmp_path: Path) -> None:
     """Label maps of an odd number of scenes: the measures of two processes are those of one, to the last digit."""
     scenes = run(tmp_path, "data", "scenes", "drawn", "--train", "4", "--val", "5")

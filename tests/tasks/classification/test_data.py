@@ -88,8 +88,9 @@ def test_image_size_is_shorthand(images: Path) -> None:
         (25, 1, 2),  # the last ten of sixty are dropped
         (60, 1, 1),
         (64, 1, 1),  # fewer than a batch: kept, or nothing would be trained
-        (30, 2, 2),
-        (32, 2, 2),  # thirty for each of two processes: kept
+        (30, 2, 1),
+        (32, 2, 1),  # thirty for each of two processes: kept
+        (12, 2, 2),  # the last six of thirty are dropped
     ],
 )
 def test_an_incomplete_batch_is_dropped_unless_it_is_the_only_one(
@@ -97,25 +98,55 @@ def test_an_incomplete_batch_is_dropped_unless_it_is_the_only_one(
 ) -> None:
     data = ClassificationData(str(images), batch_size=batch_size, num_workers=0)
     if processes > 1:
-        data.trainer = SimpleNamespace(world_size=processes)
+        data.trainer = several(processes)
     loader = data.train_dataloader()
     assert len(loader) == batches
     assert loader.drop_last == (60 // processes >= batch_size)
 
 
+def several(processes: int, rank: int = 0, epoch: int = 0, batches: int = 0) -> Any:
+    """What the data ask of a trainer: its processes, and where they stand."""
+    progress = SimpleNamespace(current=SimpleNamespace(processed=batches, completed=batches, ready=batches))
+    epochs = SimpleNamespace(current=SimpleNamespace(processed=epoch, completed=epoch))
+    loop = SimpleNamespace(epoch_progress=epochs, epoch_loop=SimpleNamespace(batch_progress=progress))
+    strategy = SimpleNamespace(broadcast=lambda value: value)
+    return SimpleNamespace(world_size=processes, global_rank=rank, fit_loop=loop, strategy=strategy)
+
+
 def test_training_is_shuffled_and_evaluation_is_not(images: Path) -> None:
     data = ClassificationData(str(images), image_size=14, augmentation=Augmentation.none(), batch_size=60)
     data.num_workers = 0
-    targets = [next(iter(data.train_dataloader()))[1].tolist() for _ in range(2)]
+    targets: list[list[int]] = []
+    for epoch in range(2):
+        data.trainer = several(1, epoch=epoch)
+        targets.append(next(iter(data.train_dataloader()))[1].tolist())
     assert targets[0] != targets[1]
     assert sorted(targets[0]) == sorted(targets[1])
     assert next(iter(data.val_dataloader()))[1].tolist() == sorted(next(iter(data.val_dataloader()))[1].tolist())
 
 
+def test_an_epoch_is_shared_out(images: Path) -> None:
+    """Processes together, and the two parts of an interrupted epoch, have each picture once, as they would at once."""
+
+    def pictures(**place: int) -> list[Any]:
+        data = ClassificationData(str(images), image_size=14, batch_size=6 // place["processes"], num_workers=0)
+        data.load_state_dict({"order_seed": 5})
+        data.trainer = several(**place)
+        return [tuple(image.flatten().tolist()) for batch, _ in data.train_dataloader() for image in batch]
+
+    whole = pictures(processes=1, epoch=3)
+    assert len(set(whole)) == 60
+    assert pictures(processes=1, epoch=3, batches=4) == whole[24:]
+    halves = [pictures(processes=2, rank=rank, epoch=3) for rank in range(2)]
+    for step in range(10):
+        both = {*halves[0][3 * step : 3 * step + 3], *halves[1][3 * step : 3 * step + 3]}
+        assert both == set(whole[6 * step : 6 * step + 6])
+    assert set(pictures(processes=1, epoch=4)) & set(whole) == set(), "each epoch varies them anew"
+
+
 def test_a_dataset_of_one_batch_trains(run: Run) -> None:
     run.epochs, run.data = 1, {"batch_size": 500}
     run.build()
-    run.datamodule.__class__ = ClassificationData
     run.trainer.fit(run.task, datamodule=run.datamodule)
     assert run.trainer.global_step == 1
     assert run.history.rows[0]["train/loss"] > 0

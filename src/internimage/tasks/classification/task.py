@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from internimage.model import WEIGHTS, Card, InternImageClassifier, create_model, read_checkpoint
@@ -56,10 +57,13 @@ class ClassificationTask(BaseTask):
         self.top1 = MulticlassAccuracy(classes, average="micro")
         self.top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
         self.confusion = MulticlassConfusionMatrix(classes)
-        # Of the last evaluation: the confusions over all processes, and per image of this process, in order:
-        # confidence, predicted class, true class.
+        self.mean_loss = MeanMetric()
+        # Of the last evaluation: the confusions over all processes, and per image its index, confidence, predicted
+        # class and true class.
         self._counts = torch.zeros(classes, classes, dtype=torch.int64)
         self._outcomes: list[Tensor] = []
+        # Images of this process so far, repeated ones included.
+        self._seen = 0
 
     def card(self) -> Card:
         """What the weight file says of itself."""
@@ -102,6 +106,7 @@ class ClassificationTask(BaseTask):
         self._gather()
 
     def _forget(self) -> None:
+        self._seen = 0
         self.confusion.reset()
         self._counts = torch.zeros_like(self._counts)
         self._outcomes.clear()
@@ -109,36 +114,51 @@ class ClassificationTask(BaseTask):
     def _gather(self) -> None:
         # Here every process takes part; the report is written by one alone.
         self._counts = cast(Tensor, self.confusion.compute()).cpu()
+        if self.trainer.world_size > 1:
+            everyone: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyone, self._outcomes)
+            self._outcomes = [outcomes for each in everyone for outcomes in each]
 
     def confusion_counts(self) -> Tensor:
         """Rows are the true classes, columns the predictions, of the last evaluation."""
         return self._counts
 
     def confident_mistakes(self, count: int) -> list[int]:
-        """Indices, in this process's share of the data, of the wrong predictions with the highest confidence."""
+        """Indices of the wrong predictions with the highest confidence."""
         if not self._outcomes:
             return []
-        confidence_N, predicted_N, target_N = torch.cat(self._outcomes).unbind(1)
+        index_N, confidence_N, predicted_N, target_N = torch.cat(self._outcomes).unbind(1)
         wrong = (predicted_N != target_N).nonzero().flatten()
         order = confidence_N[wrong].argsort(descending=True)[:count]
-        # Several processes take turns over the images.
-        return [int(index) * self.trainer.world_size + self.trainer.global_rank for index in wrong[order]]
+        return index_N[wrong[order]].long().tolist()
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Probabilities, (N, C)."""
         return torch.softmax(self(batch[0]).float(), dim=-1)
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: Literal["val", "test"]) -> None:
         image_NCHW, target_N = batch
         scores_NC = self(image_NCHW).float()
-        for metric in (self.top1, self.top5, self.confusion):
-            metric.update(scores_NC, target_N)
-        confidence_N, predicted_N = scores_NC.softmax(-1).max(-1)
-        self._outcomes.append(torch.stack((confidence_N, predicted_N, target_N), dim=1).double().cpu())
-        count = target_N.shape[0]
-        self.log(f"{stage}/loss", F.cross_entropy(scores_NC, target_N), batch_size=count, sync_dist=True)
-        self.log(f"{stage}/accuracy", self.top1, prog_bar=True, batch_size=count, on_step=False, on_epoch=True)
-        self.log(f"{stage}/accuracy_top5", self.top5, batch_size=count, on_step=False, on_epoch=True)
+        index_N, is_new_N = self._indices(len(target_N), stage)
+        scores_NC, target_N, index_N = scores_NC[is_new_N], target_N[is_new_N], index_N[is_new_N]
+        if len(target_N):
+            for metric in (self.top1, self.top5, self.confusion):
+                metric.update(scores_NC, target_N)
+            self.mean_loss.update(F.cross_entropy(scores_NC, target_N, reduction="none"))
+            confidence_N, predicted_N = scores_NC.softmax(-1).max(-1)
+            self._outcomes.append(torch.stack((index_N, confidence_N, predicted_N, target_N), dim=1).double().cpu())
+        self.log(f"{stage}/loss", self.mean_loss, on_step=False, on_epoch=True)
+        self.log(f"{stage}/accuracy", self.top1, prog_bar=True, on_step=False, on_epoch=True)
+        self.log(f"{stage}/accuracy_top5", self.top5, on_step=False, on_epoch=True)
+
+    def _indices(self, count: int, split: Literal["val", "test"]) -> tuple[Tensor, Tensor]:
+        """Which images of their set come next, and which of them no process has had: repeated ones fill up shares."""
+        trainer = self.trainer
+        places_N = torch.arange(self._seen, self._seen + count, device=self.device)
+        self._seen += count
+        # Processes take turns over the images.
+        index_N = places_N * trainer.world_size + trainer.global_rank
+        return index_N, index_N < len(cast(Any, trainer).datamodule.dataset(split))
 
 
 def _forget_other_classes(network: InternImageClassifier, source: bool | str, labels: LabelMap) -> None:
