@@ -46,7 +46,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_fit_leaves_a_complete_folder(smoke: Smoke) -> None:
     run, outcome = smoke
     assert {path.name for path in run.iterdir()} == FILES
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert len(list((run / "tensorboard").glob("events.out.tfevents.*"))) == 1
     assert not list(run.rglob("*.partial"))
     assert outcome.out.splitlines() == [f"weights: {run}/model.safetensors", f"report:  {run}/report.html"]
