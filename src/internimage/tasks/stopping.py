@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -40,7 +40,8 @@ class Signals(Callback):
         if threading.current_thread() is not threading.main_thread():
             return
         listened = [signal.SIGINT, signal.SIGTERM]
-        environment: Any = getattr(trainer.strategy, "cluster_environment", None)
+        # A strategy for one device does not say it.
+        environment: Any = cast(Any, trainer)._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._warning = environment.requeue_signal or signal.SIGUSR1
             listened.append(self._warning)
