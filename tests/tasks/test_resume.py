@@ -147,6 +147,21 @@ def test_stopped_in_the_middle_of_an_epoch_nothing_changes(run: Run, whole: Run,
         assert torch.equal(weights(resumed)[name], tensor), name
 
 
+@pytest.mark.parametrize(("hook", "nth"), [("on_train_batch_start", 10), ("on_train_batch_end", 9)])
+def test_stopped_between_the_batches_of_a_step_nothing_changes(run: Run, hook: str, nth: int, tmp_path: Path) -> None:
+    """Gradients are not saved: the step begins anew, with the same pictures."""
+    whole = replace(run, folder=tmp_path / "calm", ema=0.5).fit(accumulate_grad_batches=2)
+    run.ema, run.callbacks = 0.5, [Stop(hook, nth)]
+    with pytest.raises(SystemExit):
+        run.fit(accumulate_grad_batches=2)
+    assert torch.load(run.last, weights_only=True)["global_step"] == 4
+    run.callbacks = []
+    resumed = run.fit(resume=True, accumulate_grad_batches=2)
+    assert resumed.trainer.global_step == 6
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], tensor), name
+
+
 def test_all_hooks_are_real() -> None:
     """A misspelt hook would never strike, and its test would test nothing."""
     assert all(callable(getattr(Callback, hook)) for hook in HOOKS)

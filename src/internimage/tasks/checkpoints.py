@@ -172,10 +172,13 @@ def _back_to_the_last_step(trainer: Trainer, module: LightningModule, buffers: S
         for buffer, before in zip(module.buffers(), buffers, strict=True):
             buffer.copy_(before)
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    lost = progress.current.processed % trainer.accumulate_grad_batches
-    for counts in (progress.current, progress.total):
+    current: Any = progress.current
+    lost = current.processed % trainer.accumulate_grad_batches
+    # A batch that has just been processed is not yet counted as completed.
+    uncounted = current.processed - current.completed
+    for counts in (current, progress.total):
         counts.processed -= lost
-        counts.completed -= lost
+        counts.completed -= max(lost - uncounted, 0)
 
 
 def _begin_validation_anew(trainer: Trainer) -> None:
