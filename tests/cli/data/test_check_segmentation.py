@@ -129,6 +129,16 @@ def test_no_pair_at_all(program: Program) -> None:
     assert program("data", "check", "set", "--all").err.count("\n") == 5
 
 
+def test_nothing_but_ignored_pixels(program: Program) -> None:
+    """Nobody knows how many classes there are, and the check is not the one to fail."""
+    picture("train/a.jpg")
+    label_map("train/a.png", [255])
+    outcome = program("data", "check", "set")
+    assert outcome.status == 1
+    assert outcome.err.startswith("internimage: label maps of ignored pixels only: 1\n")
+    assert "255 ignored  100.00%" in outcome.out
+
+
 @pytest.mark.parametrize(("values", "is_told"), [([0, 255], True), ([0, 1, 255], False), ([0, 0], False)])
 def test_masks_of_black_and_white(program: Program, values: list[int], is_told: bool) -> None:
     picture("a.jpg")

@@ -132,8 +132,10 @@ def _check(
         )
         if known == "nothing" and split == "train" and good:
             # As training counts them: what the other splits hold beyond these is no class.
-            largest = max(value for value in np.flatnonzero(contents[split].num_pixels) if value not in rules.ignored)
-            count = max(int(largest) + 1 - rules.reduce_zero, 1)
+            values = np.flatnonzero(contents[split].num_pixels)
+            # Where everything is ignored, one class stands for those that nobody knows.
+            largest = max((int(value) for value in values if value not in rules.ignored), default=0)
+            count = max(largest + 1 - rules.reduce_zero, 1)
             rules = replace(rules, names=LabelMap.numbered(min(count, MOST_CLASSES)))
     _print_values(contents, rules, known == "names", everything=everything)
     if "train" in pairs and "val" not in pairs:
