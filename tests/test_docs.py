@@ -45,7 +45,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, **IDS)
 def test_commands_and_configurations_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
+    lines = [line for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(internimage [^`]+)`", text)
     for line in lines:
         words = shlex.split(line, comments=True)
