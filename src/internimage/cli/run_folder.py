@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.tasks.checkpoints import LAST, PREVIOUS, WEIGHTS_FILE
 from internimage.tasks.detection.report import RESULTS_FILE
+from internimage.tasks.guards import BAD_STEPS, UNREADABLE
 from internimage.tasks.reports import REPORT_FILE
 
 CONFIG_FILE, METRICS_FILE, CHECKPOINTS, LOGS = "config.yaml", "metrics.csv", "checkpoints", "tensorboard"
@@ -35,6 +36,8 @@ _MADE = (
     "model.json",
     REPORT_FILE,
     RESULTS_FILE,
+    UNREADABLE,
+    BAD_STEPS,
     *_PICTURES,
     CONFIG_FILE,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 import sys
 import warnings
@@ -22,6 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.cli.configs import resolve_config_names, settings_in
+from internimage.cli.errors import in_short
 from internimage.cli.run_folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -31,8 +31,8 @@ from internimage.cli.run_folder import (
     check_folder,
     has_state,
 )
-from internimage.data import ImageReadError
 from internimage.tasks import BaseTask, ClassificationData, ClassificationTask
+from internimage.tasks.base_data import BaseData
 from internimage.tasks.callbacks import History, MeasuredEnd, Report
 from internimage.tasks.checkpoints import (
     BEST,
@@ -48,6 +48,12 @@ from internimage.tasks.classification.report import ClassificationReport
 from internimage.tasks.detection import DetectionData, DetectionTask
 from internimage.tasks.detection.report import DetectionReport
 from internimage.tasks.durable import DurableCheckpointIO, first_intact
+from internimage.tasks.guards import (
+    BAD_STEPS,
+    UNREADABLE,
+    FiniteLoss,
+    Unreadable,
+)
 from internimage.tasks.reports import REPORT_FILE
 from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 from internimage.tasks.segmentation.report import SegmentationReport
@@ -111,6 +117,15 @@ class TrainingCLI(LightningCLI):
             default=None,
             help="save the state so often within an epoch, too; always after each epoch",
         )
+        parser.add_argument(
+            "--unreadable",
+            type=float,
+            default=0.01,
+            help="share of the training pictures that is left out and listed where it can't be read; 0 for none",
+        )
+        parser.add_argument(
+            "--skip_bad_steps", action="store_true", help="leave out steps whose loss is not finite, instead of ending"
+        )
         parser.add_argument("--ema", type=float | None, default=None, help="decay of a moving average of the weights")
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
@@ -162,8 +177,15 @@ class TrainingCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Everything is built: look at what can be wrong before a trainer starts."""
         if self.command == "fit":
+            if isinstance(self.datamodule, BaseData) and self.config["unreadable"]:
+                self.datamodule.unreadable = Unreadable(self.run_folder / UNREADABLE, self.config["unreadable"])
             self.datamodule.setup("fit")
             cast(BaseTask, self.model).check_schedule(self.trainer)
+
+    def left_out(self) -> dict[int, str]:
+        """Training pictures that could not be read, and why."""
+        noted = getattr(self.datamodule, "unreadable", None)
+        return noted.read() if isinstance(noted, Unreadable) else {}
 
     def keep_config(self) -> None:
         """Write down what was asked for."""
@@ -214,6 +236,7 @@ class TrainingCLI(LightningCLI):
             self.claim,
             # The first to hear of an interruption, so that the weights are back when they are saved.
             *average,
+            FiniteLoss(run / BAD_STEPS, skip=self.config["skip_bad_steps"]),
             history,
             *rates,
             MeasuredEnd(),
@@ -231,8 +254,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     try:
         cli = TrainingCLI(command, complete(command, list(arguments)))
         return _fit(cli) if command == "fit" else _measure(cli)
-    except (ArgumentError, MisconfigurationException, ValueError) as error:
-        short = _in_short(error)
+    except (ArgumentError, MisconfigurationException, ValueError, MemoryError, RuntimeError) as error:
+        short = in_short(error)
         if short is error:
             raise
         raise short from error
@@ -256,6 +279,10 @@ def _fit(cli: TrainingCLI) -> int:
         if cli.signals.requeue and cli.trainer.is_global_zero:
             requeue()
         return 130
+    if cli.trainer.is_global_zero and (left_out := cli.left_out()):
+        log.warning(
+            "training pictures that could not be read: %d, listed in %s", len(left_out), cli.run_folder / UNREADABLE
+        )
     for what, name in (("weights:", WEIGHTS_FILE), ("report: ", REPORT_FILE)):
         if cli.trainer.is_global_zero and (cli.run_folder / name).is_file():
             print(what, cli.run_folder / name)
@@ -295,29 +322,6 @@ def _run(work: Callable[[], None]) -> bool:
         # Lightning leaves this way when everything is saved and closed.
         return False
     return True
-
-
-def _in_short(error: Exception) -> Exception:
-    """The one thing that matters in the parser's, Lightning's and a worker's long messages."""
-    while str(error).startswith("Does not validate") and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    message = str(error)
-    is_sent = message.startswith("Caught ") and "DataLoader worker" in message
-    if is_sent:
-        # A worker process sends its whole traceback; the message is its last line, after the error's name.
-        message = re.sub(r"^[\w.]*Error: ", "", message.strip().splitlines()[-1])
-    if isinstance(error, ImageReadError):
-        return ValueError(f"{message}; `internimage data check FOLDER` finds all such images")
-    if isinstance(error, ArgumentError):
-        lines = [line.strip(" -") for line in message.splitlines()]
-        noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
-        message = ": ".join(line.rstrip(":") for line in lines if line and not line.startswith(noise))
-        if "required: " in message:
-            message += "; begin with a recipe, such as --config smoke/classification"
-        return ValueError(message)
-    if isinstance(error, MisconfigurationException):
-        return ValueError(" ".join(message.split()))
-    return ValueError(message) if is_sent else error
 
 
 def complete(command: str, arguments: list[str]) -> list[str]:

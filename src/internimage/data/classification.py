@@ -74,6 +74,10 @@ class FolderDataset(Dataset[tuple[Tensor, int]]):
             self.paths += paths
             self.targets += [target] * len(paths)
 
+    def name(self, index: int) -> str:
+        """What an image is called."""
+        return str(self.paths[index])
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -109,6 +113,10 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
         self.paths = [sample_path(split, index, target) for index, target in enumerate(self.targets)]
         self.transform = transform
         self.in_chans = in_chans
+
+    def name(self, index: int) -> str:
+        """What an image is called."""
+        return str(self.paths[index])
 
     def __len__(self) -> int:
         return len(self.targets)

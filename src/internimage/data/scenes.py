@@ -83,6 +83,10 @@ class Scenes:
     def __len__(self) -> int:
         return self.count
 
+    def name(self, index: int) -> str:
+        """As the scene's file is called when it is written, without the suffix."""
+        return f"{self.split}_{index:05d}"
+
     def read(self, index: int) -> Raw:
         """The scene at ``index``: picture, boxes around what is visible, labels, masks of what is visible."""
         rng, items, owners_HW = self._compose(index)
@@ -157,7 +161,7 @@ def _export(root: Path, scenes: Scenes) -> Path:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(len(scenes)):
-        raw, name = scenes.read(index), f"{scenes.split}_{index:05d}.png"
+        raw, name = scenes.read(index), f"{scenes.name(index)}.png"
         for entry in _entries(raw):
             annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **entry})
         images.append({"id": index + 1, "file_name": name, "width": raw.image.width, "height": raw.image.height})

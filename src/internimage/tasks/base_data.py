@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from internimage.tasks.repeatable import EpochSampler, ResumableLoader, SeededSamples, seed_step
+from internimage.tasks.guards import Unreadable
+from internimage.tasks.repeatable import EpochSampler, Position, ResumableLoader, SeededSamples, seed_step
 
 Split = Literal["train", "val", "test"]
 
@@ -35,6 +37,8 @@ class BaseData(LightningDataModule):
             raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
         self.root, self.batch_size, self.num_workers = root, batch_size, num_workers
         self._order_seed: int | None = None
+        # Where to note training pictures that can't be read; by default the first one is an error.
+        self.unreadable: Unreadable | None = None
 
     def __str__(self) -> str:
         # Lightning's opens every split, and the command line's parser asks for it.
@@ -70,9 +74,18 @@ class BaseData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
-        samples = SeededSamples(self.dataset("train"), self.order_seed)
+        samples = SeededSamples(self.dataset("train"), self.order_seed, self.unreadable)
         sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
         return self._loader(samples, sampler=sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def step_names(self) -> list[str]:
+        """The pictures of the training step under way, up to the present batch of this process."""
+        place = Position.of(self.trainer)
+        begun = place.batches % (self.trainer.accumulate_grad_batches if self.trainer else 1)
+        samples = SeededSamples(self.dataset("train"), self.order_seed)
+        sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
+        keys = sampler.keys_from(Position(place.epoch, place.batches - begun))
+        return [self.dataset("train").name(index) for _, index in islice(keys, (begun + 1) * self.batch_size)]
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation images in order."""

@@ -19,6 +19,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from internimage.data import ImageReadError
+from internimage.tasks.guards import Unreadable
+
 # What each kind of randomness is called, so that none repeats another.
 _PICTURES, _STEPS = 1, 2
 Key = tuple[int, int]
@@ -66,10 +69,12 @@ class SeededSamples(Dataset[Any]):
     Args:
         samples: varied at random.
         seed: of the training.
+        unreadable: where to note what can't be read, and how much of it there may be; another sample takes its place.
+            By default the first one is an error.
     """
 
-    def __init__(self, samples: Dataset[Any], seed: int) -> None:
-        self.samples, self.seed = samples, seed
+    def __init__(self, samples: Dataset[Any], seed: int, unreadable: Unreadable | None = None) -> None:
+        self.samples, self.seed, self.unreadable = samples, seed, unreadable
 
     def __len__(self) -> int:
         return len(cast(Sized, self.samples))
@@ -78,7 +83,14 @@ class SeededSamples(Dataset[Any]):
         """The sample of a `Key`; a number alone is one of the first epoch."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         seed_all(self.seed, _PICTURES, epoch, index)
-        return self.samples[index]
+        while True:
+            try:
+                return self.samples[index]
+            except ImageReadError as error:
+                if self.unreadable is None:
+                    raise
+                self.unreadable.note(index, len(self), error)
+            index = int(torch.randint(len(self), ()))
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -100,7 +112,10 @@ class EpochSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         # Lightning says the epoch too late: workers read ahead as soon as they exist.
-        position = Position.of(self.trainer)
+        return self.keys_from(Position.of(self.trainer))
+
+    def keys_from(self, position: Position) -> Iterator[Key]:
+        """What comes from there to the end of the epoch."""
         self.set_epoch(position.epoch)
         indices: Iterator[int] = super().__iter__()
         return ((position.epoch, index) for index in islice(indices, position.batches * self.batch_size, None))

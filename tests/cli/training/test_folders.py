@@ -116,6 +116,20 @@ def test_a_damaged_image_ends_training_with_its_name(program: Program, folder: P
     assert "`internimage data check FOLDER` finds all such images" in message
 
 
+def test_a_damaged_image_may_be_left_out(program: Program, folder: Path) -> None:
+    """A share may be; the page is made, and what was left out is listed in the run's folder."""
+    damaged = next((folder / "train/Bag").iterdir())
+    damaged.write_bytes(b"")
+    whole = ["--data.init_args.root", folder, "--data.init_args.batch_size", 6, "--trainer.limit_train_batches", "1.0"]
+    outcome = program(*FIT, *SIZE, *whole, "--unreadable", 0.2)
+    assert outcome.status == 0, outcome
+    assert "training pictures that could not be read: 1, listed in run/unreadable.jsonl" in outcome.err
+    assert str(damaged) in Path("run/unreadable.jsonl").read_text(encoding="utf-8")
+    assert "more than the share of 0.01" in program(*FIT, *SIZE, *whole, "--overwrite").refusal()
+    assert "can't be read" not in program(*FIT, *SIZE, *whole, "--overwrite", "--unreadable", 0).refusal()
+    assert "must be in (0, 1], got 2.0" in program(*FIT, *SIZE, *whole, "--overwrite", "--unreadable", 2).refusal()
+
+
 def test_a_folder_trains_tests_and_predicts(program: Program, folder: Path) -> None:
     """The path of a person with pictures: names with spaces, colour, another size; no test images."""
     (folder / "train/Bag").rename(folder / "train/sac à main")

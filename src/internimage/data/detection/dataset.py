@@ -42,7 +42,7 @@ class Raw(NamedTuple):
 
 
 class Source(Protocol):
-    """Where pictures come from: `CocoPictures`, or anything else with these three."""
+    """Where pictures come from: `CocoPictures`, or anything else with these four."""
 
     @property
     def labels(self) -> LabelMap:
@@ -53,6 +53,10 @@ class Source(Protocol):
 
     def read(self, index: int) -> Raw:
         """The picture at ``index``, the same each time."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What it is called."""
         ...
 
 
@@ -157,6 +161,10 @@ class CocoPictures:
     def __len__(self) -> int:
         return len(self.coco.pictures)
 
+    def name(self, index: int) -> str:
+        """The picture's file name."""
+        return self.coco.pictures[index].path.name
+
     def read(self, index: int) -> Raw:
         """The picture at ``index``.
 
@@ -197,6 +205,10 @@ class DetectionDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def name(self, index: int) -> str:
+        """What a picture is called."""
+        return self.source.name(index)
 
     def __getitem__(self, index: int) -> Sample:
         raw = clipped(self.source.read(index))

@@ -144,6 +144,10 @@ class SegmentationDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.source)
 
+    def name(self, index: int) -> str:
+        """What a picture is called."""
+        return self.source.name(index)
+
     def __getitem__(self, index: int) -> Sample:
         raw = self.source.read(index)
         if self.augmentation is None:

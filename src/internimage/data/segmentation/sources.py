@@ -158,7 +158,7 @@ class SceneMaps:
 
     def name(self, index: int) -> str:
         """As the scene's file is called when it is written."""
-        return f"{self.scenes.split}_{index:05d}"
+        return self.scenes.name(index)
 
 
 def listed_pairs(file: Path) -> tuple[tuple[Path, Path], ...]:
