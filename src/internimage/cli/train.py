@@ -182,10 +182,10 @@ class TrainingCLI(LightningCLI):
             self.datamodule.setup("fit")
             cast(BaseTask, self.model).check_schedule(self.trainer)
 
-    def left_out(self) -> dict[int, str]:
+    def left_out(self) -> list[str]:
         """Training pictures that could not be read, and why."""
         noted = getattr(self.datamodule, "unreadable", None)
-        return noted.read() if isinstance(noted, Unreadable) else {}
+        return noted.read() if isinstance(noted, Unreadable) else []
 
     def keep_config(self) -> None:
         """Write down what was asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -36,19 +37,21 @@ class Unreadable:
         if not 0 < self.most <= 1:
             raise ValueError(f"the share of pictures that may be left out must be in (0, 1], got {self.most}")
 
-    def read(self) -> dict[int, str]:
-        """What is wrong with each, by its number in the set."""
-        if not self.path.is_file():
-            return {}
-        rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-        return {row["number"]: row["error"] for row in rows}
+    def read(self) -> list[str]:
+        """Which they are and what is wrong with each, in the order in which they were met."""
+        found: dict[str, None] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else ():
+            # The last line may have been cut short with the process that wrote it.
+            with contextlib.suppress(json.JSONDecodeError):
+                found[json.loads(line)["error"]] = None
+        return list(found)
 
-    def note(self, number: int, count: int, error: ImageReadError) -> None:
-        """Add one of ``count`` pictures; raises `ImageReadError` where that are too many."""
+    def note(self, error: ImageReadError, count: int) -> None:
+        """Add one of ``count`` pictures, which ``error`` names; raises it where that are too many."""
         known = self.read()
-        if number not in known:
-            known[number] = str(error)
-            _add_line(self.path, {"number": number, "error": str(error)})
+        if str(error) not in known:
+            known.append(str(error))
+            _add_line(self.path, {"error": str(error)})
         if len(known) > self.most * count or len(known) == count:
             raise ImageReadError(
                 f"{error}; with it {len(known)} of {count} training pictures can't be read, more than the share of "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from typing import Any, cast
 
@@ -28,19 +27,18 @@ Key = tuple[int, int]
 """An epoch, and the number of a sample in its set."""
 
 
-def seed_all(*keys: int) -> None:
-    """Let ``random``, ``numpy`` and ``torch`` begin anew, each number of ``keys`` giving another beginning."""
+def seed_all(*keys: int) -> int:
+    """Let ``random``, ``numpy`` and ``torch`` on the CPU begin anew, each of ``keys`` giving another beginning.
+
+    Returns the seed of ``torch``.
+    """
     words = np.random.SeedSequence(keys).generate_state(4)
     random.seed(int(words[0]))
     np.random.seed(words[1])
-    # Without a device, `torch.manual_seed` takes ten times as long to remember the seed for one that may come.
-    seed = torch.manual_seed if _has_device() else torch.default_generator.manual_seed
-    seed(int(words[2]) << 32 | int(words[3]))
-
-
-@cache
-def _has_device() -> bool:
-    return torch.accelerator.is_available()
+    seed = int(words[2]) << 32 | int(words[3])
+    # `torch.manual_seed` would also seek devices, which a worker process must not touch.
+    torch.default_generator.manual_seed(seed)
+    return seed
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class SeededSamples(Dataset[Any]):
             except ImageReadError as error:
                 if self.unreadable is None:
                     raise
-                self.unreadable.note(index, len(self), error)
+                self.unreadable.note(error, len(self))
             index = int(torch.randint(len(self), ()))
 
 
@@ -139,4 +137,6 @@ class ResumableLoader(DataLoader[Any]):
 def seed_step(seed: int, trainer: Trainer) -> None:
     """What the next training step draws; each process draws something else."""
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    seed_all(seed, _STEPS, Position.of(trainer).epoch, batches.ready, trainer.global_rank)
+    own = seed_all(seed, _STEPS, Position.of(trainer).epoch, batches.ready, trainer.global_rank)
+    if trainer.strategy.root_device.type != "cpu":
+        torch.manual_seed(own)
