@@ -31,8 +31,8 @@ class Norm(nn.BatchNorm2d):
 def pointwise(x_NCHW: Tensor, kernel_OI11: Tensor) -> Tensor:
     """A 1x1 convolution, (N, I, H, W) to (N, O, H, W), on maps with the channels last in memory, as ours have them.
 
-    It keeps that layout. PyTorch's convolution gives it up on one thread of a CPU, and resizing what it returns then takes
-    six times as long, forward and backward.
+    It keeps that layout. PyTorch's convolution gives it up on one thread of a CPU, and resizing what it returns then
+    takes six times as long, forward and backward.
     """
     return functional.linear(x_NCHW.permute(0, 2, 3, 1), kernel_OI11.flatten(1)).permute(0, 3, 1, 2)
 
