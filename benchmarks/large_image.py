@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.comparison import Settings
 from benchmarks.machine import describe
 from benchmarks.memory import process_peak_mib
-from benchmarks.report import free_names
+from benchmarks.report import keep, one_table
 from internimage import Segmenter
 from internimage.data.scenes import Scenes
 from internimage.model.checkpoints.segmenter_files import save_segmenter
@@ -58,12 +58,9 @@ def main(arguments: Sequence[str]) -> int:
     facts["network"] = f"femto with SegFormer's head, {options.classes} classes, windows of {options.window} pixels"
     page = as_markdown(facts, rows)
     print(page)
-    output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    numbers, table = free_names(output, f"{facts['date'][:10]}_large_image_cpu")
-    numbers.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    table.write_text(page, encoding="utf-8")
-    print(f"wrote {numbers}\nwrote {table}")
+    numbers = json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n"
+    for file in keep(Path(options.output), f"{facts['date'][:10]}_large_image_cpu", numbers, page):
+        print(f"wrote {file}")
     return 0
 
 
@@ -93,14 +90,11 @@ def measure(weights: Path, file: Path, window: int) -> dict[str, Any]:
 
 def as_markdown(facts: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
     """A page: the facts, then the table."""
-    lines = [f"# large image, {facts['date'][:10]}", ""]
-    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
-    lines += ["", f"| {' | '.join(_HEAD)} |", f"| --- |{' ---: |' * (len(_HEAD) - 1)}"]
+    cells: list[list[str]] = []
     for row in rows:
         numbers = (row["pixels_mib"], row["seconds"], row["before_mib"], row["peak_mib"])
-        cells = [row["picture"], *(f"{each:.0f}" for each in (*numbers, row["peak_mib"] - row["before_mib"]))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        cells.append([row["picture"], *(f"{each:.0f}" for each in (*numbers, row["peak_mib"] - row["before_mib"]))])
+    return one_table("large image", facts, _HEAD, cells)
 
 
 def _write_weights(path: Path, classes: int) -> None:

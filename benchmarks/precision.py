@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.comparison import Settings, relative_rms
 from benchmarks.machine import describe
-from benchmarks.report import free_names
+from benchmarks.report import keep, one_table
 from internimage.data import open_samples, open_split, to_tensor
 from internimage.export import export_onnx, export_openvino
 from internimage.export.openvino import shared_core
@@ -56,10 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     facts["images"] = f"{rows[0]['images']} to test, {_CALIBRATION} of the training split to calibrate int8"
     page = as_markdown(facts, rows)
     print(page)
-    numbers, table = free_names(_made(Path(options.output)), f"{facts['date'][:10]}_precision_cpu")
-    numbers.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    table.write_text(page, encoding="utf-8")
-    print(f"wrote {numbers}\nwrote {table}")
+    numbers = json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n"
+    for file in keep(Path(options.output), f"{facts['date'][:10]}_precision_cpu", numbers, page):
+        print(f"wrote {file}")
     return 0
 
 
@@ -124,9 +123,7 @@ def runtimes(model: nn.Module, calibration: list[Tensor], folder: Path) -> Itera
 
 def as_markdown(facts: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
     """A page: the facts, then the table."""
-    lines = [f"# precision, {facts['date'][:10]}", ""]
-    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
-    lines += ["", f"| {' | '.join(_HEAD)} |", f"| --- |{' ---: |' * (len(_HEAD) - 1)}"]
+    table: list[list[str]] = []
     for row in rows:
         change = 100 * (row["accuracy"] - rows[0]["accuracy"])
         cells = [row["name"], f"{100 * row['accuracy']:.2f}%"]
@@ -135,8 +132,8 @@ def as_markdown(facts: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
         else:
             cells += [f"{change:+.2f}", f"{100 * row['same_class']:.2f}%", f"{row['relative_rms']:.1e}"]
             cells.append(f"{row['megabytes']:.1f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        table.append(cells)
+    return one_table("precision", facts, _HEAD, table)
 
 
 def _onnxruntime(path: Path, half: bool) -> Run:
@@ -154,11 +151,6 @@ def _openvino(path: Path, hint: str) -> Run:
 
 def _megabytes(path: Path) -> float:
     return path.stat().st_size / 1e6
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

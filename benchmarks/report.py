@@ -42,15 +42,25 @@ def write(
         results: from `benchmarks.comparison.measure`.
         summary: lines that stand before the tables.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     stem = f"{facts['date'][:10]}_{suite}_{'gpu' if device == 'cuda' else device}"
+    return keep(folder, stem, as_json(suite, facts, results), as_markdown(suite, facts, results, summary))
+
+
+def keep(folder: Path, stem: str, *texts: str) -> list[Path]:
+    """Write the JSON and the Markdown text under a name that is free; the folder is made if missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     files = free_names(folder, stem)
-    for file, text in zip(
-        files, (as_json(suite, facts, results), as_markdown(suite, facts, results, summary)), strict=True
-    ):
+    for file, text in zip(files, texts, strict=True):
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     return files
+
+
+def one_table(title: str, facts: Mapping[str, str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A page in Markdown: the facts, then a table whose first column holds names and the others numbers."""
+    lines = [f"# {title}, {facts['date'][:10]}", "", *(f"- {name}: {fact}" for name, fact in facts.items())]
+    lines += ["", f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 def free_names(folder: Path, stem: str) -> list[Path]:

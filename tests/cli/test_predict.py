@@ -149,6 +149,14 @@ def test_weights_that_are_none(program: Program, smoke: Smoke) -> None:
     assert not Path("hacked").exists()
 
 
+def test_a_classifier_wrote_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "predictions.json").write_text('[{"image": "a/x.png", "top": []}]', encoding="utf-8")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/x.jpg").touch()
+    remove_earlier(tmp_path, [])
+    assert (tmp_path / "pictures/x.jpg").is_file()
+
+
 def test_what_names_no_images_is_not_ours_to_remove(tmp_path: Path) -> None:
     for text in ("", "[", "{}", "[]", "[1]", '[{"picture": "a"}]'):
         (tmp_path / "predictions.json").write_text(text, encoding="utf-8")

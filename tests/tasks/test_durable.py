@@ -101,6 +101,20 @@ def test_the_first_that_is_whole(tmp_path: Path) -> None:
     assert path is None
 
 
+def test_what_training_came_from_stays_until_the_next_is_whole(tmp_path: Path) -> None:
+    """The last one was damaged; it must not push out the one before, which is all there is."""
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    writer = DurableCheckpointIO({"last.ckpt": "previous.ckpt"})
+    writer.save_checkpoint(state(1), previous)
+    last.write_bytes(b"damaged")
+    writer.load_checkpoint(previous, weights_only=True)
+    writer.save_checkpoint(state(2), last)
+    assert same(read(previous), state(1))
+    assert same(read(last), state(2))
+    writer.save_checkpoint(state(3), last)
+    assert same(read(previous), state(2))
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = tmp_path / "last.ckpt"
     IO.save_checkpoint(state(1), last)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from internimage.data.class_folders import (
     SPLIT_FOLDERS,
@@ -124,8 +124,16 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(read_image(self.images[index], in_chans=self.in_chans)), self.targets[index]
 
+    def subset(self, indices: Sequence[int]) -> SampleDataset:
+        """The same dataset with the images at ``indices`` only."""
+        part = copy.copy(self)
+        part.images = self.images[list(indices)]
+        part.paths = [self.paths[index] for index in indices]
+        part.targets = [self.targets[index] for index in indices]
+        return part
 
-def open_samples(split: Split, *, transform: Transform, in_chans: int = 1) -> Dataset[tuple[Tensor, int]]:
+
+def open_samples(split: Split, *, transform: Transform, in_chans: int = 1) -> SampleDataset:
     """One split of the sample images: 4,500 to train, 500 to validate (both of its training part), 1,000 to test.
 
     >>> len(open_samples("val", transform=lambda image: image))
@@ -135,8 +143,7 @@ def open_samples(split: Split, *, transform: Transform, in_chans: int = 1) -> Da
         return SampleDataset("test", transform=transform, in_chans=in_chans)
     whole = SampleDataset("train", transform=transform, in_chans=in_chans)
     # Classes take turns, so every tenth run of ten images holds a tenth of each class.
-    chosen = [index for index in range(len(whole)) if (index // 10 % 10 == 9) == (split == "val")]
-    return Subset(whole, chosen)
+    return whole.subset([index for index in range(len(whole)) if (index // 10 % 10 == 9) == (split == "val")])
 
 
 def open_split(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from internimage.tasks.guards import Unreadable
 from internimage.tasks.repeatable import EpochSampler, Position, ResumableLoader, SeededSamples, seed_step
@@ -85,7 +85,7 @@ class BaseData(LightningDataModule):
         samples = SeededSamples(self.dataset("train"), self.order_seed)
         sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
         keys = sampler.keys_from(Position(place.epoch, place.batches - begun))
-        return [_name(self.dataset("train"), index) for _, index in islice(keys, (begun + 1) * self.batch_size)]
+        return [self.dataset("train").name(index) for _, index in islice(keys, (begun + 1) * self.batch_size)]
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation images in order."""
@@ -114,11 +114,3 @@ class BaseData(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def _name(dataset: Any, index: int) -> str:
-    """What a sample is called, also in a part of a set."""
-    while isinstance(dataset, Subset):
-        part = cast(Subset[Any], dataset)
-        dataset, index = part.dataset, part.indices[index]
-    return dataset.name(index)

@@ -26,6 +26,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     def __init__(self, kept: dict[str, str]) -> None:
         self.kept = kept
+        # The name of the state that training goes on from.
+        self._source: str | None = None
+
+    def load_checkpoint(self, path: Any, *args: Any, **settings: Any) -> dict[str, Any]:
+        """As Lightning's own; a state that stood in for a damaged one stays until the next is written."""
+        self._source = Path(path).name
+        return super().load_checkpoint(path, *args, **settings)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write; raises `OSError` in words where it can't be done, and then all older files are as they were."""
@@ -48,7 +55,9 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 raise _in_words(target, cause) from error
             raise
         before = self.kept.get(target.name)
-        if before is not None and target.exists():
+        stays = before == self._source
+        self._source = None if stays else self._source
+        if before is not None and target.exists() and not stays:
             # Between this and the next line only the older one is there, and that is where a reader looks then.
             target.replace(target.with_name(before))
         partial.replace(target)

@@ -136,7 +136,7 @@ class ResumableLoader(DataLoader[Any]):
 
 def seed_step(seed: int, trainer: Trainer) -> None:
     """What the next training step draws; each process draws something else."""
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    own = seed_all(seed, _STEPS, Position.of(trainer).epoch, batches.ready, trainer.global_rank)
+    place = Position.of(trainer)
+    own = seed_all(seed, _STEPS, place.epoch, place.batches, trainer.global_rank)
     if trainer.strategy.root_device.type != "cpu":
         torch.manual_seed(own)

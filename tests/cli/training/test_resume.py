@@ -185,6 +185,19 @@ def test_a_damaged_checkpoint(program: Program, smoke: Smoke) -> None:
     assert "previous.ckpt is damaged" in refusal
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_ends_a_training_in_one_sentence(program: Program, smoke: Smoke) -> None:
+    run = Path(shutil.copytree(smoke[0], "run"))
+    states = run / "checkpoints"
+    before = {name: (states / name).read_bytes() for name in ("best.ckpt", "last.ckpt")}
+    for name in before:
+        (states / f"{name}.partial").symlink_to("/dev/full")
+    outcome = program("fit", "--run", run, "--resume", "--trainer.max_epochs", 3)
+    assert outcome.status != 0
+    assert "could not be written, the disk is full; the state before is kept" in outcome.err.splitlines()[-1]
+    assert "Traceback" not in outcome.err
+
+
 def test_a_resumed_run_does_not_fetch_the_weights_it_started_from(program: Program, smoke: Smoke) -> None:
     run = Path(shutil.copytree(smoke[0], "run"))
     config = (run / "config.yaml").read_text(encoding="utf-8")

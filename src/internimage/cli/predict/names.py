@@ -37,11 +37,12 @@ def remove_earlier(output: Path, images: Sequence[Path]) -> None:
     """
     try:
         rows: Any = json.loads((output / ROWS).read_text(encoding="utf-8"))
-        earlier = picture_names([Path(row["image"]) for row in rows])
+        # A classifier's rows have "top", and no pictures.
+        earlier = picture_names([Path(row["image"]) for row in rows if "top" not in row])
     except (OSError, ValueError, TypeError, KeyError):
         earlier = []
     if not earlier:
-        # No file of ours: nothing says which pictures would be.
+        # Nothing says that pictures would be ours; the other files are written anew.
         return
     kept = {image.resolve() for image in images}
     files = [output / name for name in FILES if name not in (PICTURES, MAPS)]
