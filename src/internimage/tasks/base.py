@@ -117,6 +117,10 @@ class BaseTask(LightningModule):
         # On a CPU PyTorch doesn't choose its fused step by itself; a small network's step takes a third of the time so.
         fused = True if self.device.type == "cpu" else None
         optimizer = torch.optim.AdamW(self._groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps, fused=fused)
+        if fused:
+            # Lightning takes it that a fused step divides by the loss's scale, and then clips nothing. In bf16, the
+            # one mixed precision of a CPU, nothing is scaled.
+            cast(Any, optimizer)._step_supports_amp_scaling = False
         schedule = self._schedule(scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule.attach(optimizer), "interval": "step"}}
 
