@@ -15,7 +15,8 @@ import torch
 
 from internimage import InternImageConfig
 from internimage.cli.configs import find_config, resolve_config_names, shipped_configs
-from internimage.cli.train import TrainingCLI, complete
+from internimage.cli.training.arguments import complete
+from internimage.cli.training.program import TrainingCLI
 from internimage.data import export_samples
 from internimage.model import WEIGHTS
 from internimage.training import param_groups

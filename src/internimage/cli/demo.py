@@ -10,10 +10,12 @@ from typing import Any, cast
 
 from jsonargparse import ArgumentParser
 
-from internimage.cli import predict, train
+from internimage.cli import predict, training
 from internimage.cli.configs import find_config, settings_in
-from internimage.cli.run_folder import CONFIG_FILE
+from internimage.cli.training.run_folder import CONFIG_FILE
 from internimage.data import export_samples
+from internimage.tasks.checkpoints import WEIGHTS_FILE
+from internimage.tasks.reports import REPORT_FILE
 
 _CONFIG = "classification/demo"
 _PICTURES, _PREDICTIONS = "pictures", "predictions"
@@ -28,19 +30,19 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"{run} holds a run that is no demo; choose another --run")
     started = time.monotonic()
     print("1/3  training on 4,500 images of clothes (Fashion-MNIST)", flush=True)
-    if status := train.main("fit", ["--config", _CONFIG, "--run", str(run), "--overwrite"]):
+    if status := training.main("fit", ["--config", _CONFIG, "--run", str(run), "--overwrite"]):
         return status
     print("\n2/3  testing on 1,000 images that training never saw", flush=True)
-    if status := train.main("test", ["--run", str(run)]):
+    if status := training.main("test", ["--run", str(run)]):
         return status
     print("\n3/3  predicting on picture files", flush=True)
     output = run / _PREDICTIONS
     for folder in (run / _PICTURES, output):
         shutil.rmtree(folder, ignore_errors=True)
     pictures = export_samples(run / _PICTURES, "test", 20)
-    weights = str(run / train.WEIGHTS_FILE)
+    weights = str(run / WEIGHTS_FILE)
     status = predict.main([*map(str, pictures), "--weights", weights, "--output", str(output)])
-    print(f"\n{time.monotonic() - started:.0f} s. Open {run / train.REPORT_FILE} in a browser.")
+    print(f"\n{time.monotonic() - started:.0f} s. Open {run / REPORT_FILE} in a browser.")
     return status
 
 

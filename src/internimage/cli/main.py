@@ -13,9 +13,9 @@ import internimage
 
 # Command -> (module with main(arguments) or main(command, arguments), one line for people).
 _COMMANDS: dict[str, tuple[str, str]] = {
-    "fit": ("train", "train on your images or on the sample set"),
-    "validate": ("train", "measure a run on its validation images"),
-    "test": ("train", "measure a run on its test images"),
+    "fit": ("training", "train on your images or on the sample set"),
+    "validate": ("training", "measure a run on its validation images"),
+    "test": ("training", "measure a run on its test images"),
     "predict": ("predict", "name images, their objects, or their pixels"),
     "models": ("models", "list architectures and released weights"),
     "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(command: str) -> Callable[[Sequence[str]], int]:
     module = import_module(f"internimage.cli.{_COMMANDS[command][0]}")
-    if _COMMANDS[command][0] == "train":
+    if _COMMANDS[command][0] == "training":
         return lambda arguments: module.main(command, arguments)
     return module.main
 

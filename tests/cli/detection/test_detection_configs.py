@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from internimage.cli.configs import shipped_configs
-from internimage.cli.train import TrainingCLI, complete
+from internimage.cli.training.arguments import complete
+from internimage.cli.training.program import TrainingCLI
 from internimage.data.detection.augment import DetectionAugmentation
 from internimage.model.detection import DetectorConfig
 from internimage.model.weights import DETECTORS

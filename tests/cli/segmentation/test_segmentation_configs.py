@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from internimage.cli.configs import settings_in, shipped_configs
-from internimage.cli.train import TrainingCLI, complete
+from internimage.cli.training.arguments import complete
+from internimage.cli.training.program import TrainingCLI
 from internimage.data.segmentation.augment import SegmentationAugmentation
 from internimage.model.segmentation import SegmenterConfig
 from internimage.model.weights import SEGMENTERS, WEIGHTS, default_weights

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-import internimage.cli.train
+import internimage.cli.training
 from internimage.cli.main import main
 
 kills, seed, run, *arguments = sys.argv[1:]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from internimage.cli import train
+from internimage.cli import training
 from internimage.data import export_samples
 
 Program = Callable[..., Any]
@@ -111,14 +111,14 @@ class TestDemo:
 
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.whole = whole = train.main
+        self.whole = whole = training.main
 
         def main(command: str, arguments: list[str]) -> int:
             fewer = ["--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
             fewer = [*fewer, "--trainer.max_epochs", "1", "--model.init_args.optimizer.warmup_epochs", "0"]
             return whole(command, [*arguments, *(fewer if command == "fit" else ["--trainer.limit_test_batches", "1"])])
 
-        monkeypatch.setattr(train, "main", main)
+        monkeypatch.setattr(training, "main", main)
 
     def test_another_run_is_not_replaced(self, program: Program, smoke: Smoke) -> None:
         run = Path(shutil.copytree(smoke[0], "run"))

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import ArgumentError
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from internimage.cli.configs import resolve_config_names, settings_in
-from internimage.cli.errors import in_short
-from internimage.cli.run_folder import (
+from internimage.cli.training.run_folder import (
     CHECKPOINTS,
     CONFIG_FILE,
     LOGS,
@@ -54,10 +48,9 @@ from internimage.tasks.guards import (
     FiniteLoss,
     Unreadable,
 )
-from internimage.tasks.reports import REPORT_FILE
 from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 from internimage.tasks.segmentation.report import SegmentationReport
-from internimage.tasks.stopping import Signals, requeue
+from internimage.tasks.stopping import Signals
 
 log = logging.getLogger(__name__)
 COMMANDS = {
@@ -246,131 +239,3 @@ class TrainingCLI(LightningCLI):
             report,
             self.signals,
         ]
-
-
-def main(command: str, arguments: Sequence[str]) -> int:
-    """Run one of `COMMANDS`; returns the exit status."""
-    _quieten()
-    try:
-        cli = TrainingCLI(command, complete(command, list(arguments)))
-        return _fit(cli) if command == "fit" else _measure(cli)
-    except (ArgumentError, MisconfigurationException, ValueError, MemoryError, RuntimeError) as error:
-        short = in_short(error)
-        if short is error:
-            raise
-        raise short from error
-
-
-def _fit(cli: TrainingCLI) -> int:
-    state = None if cli.state is None else str(cli.state)
-    try:
-        is_done = _run(
-            lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)
-        )
-    finally:
-        cli.claim.withdraw()
-    if not is_done:
-        has_begun = state is not None or cli.claim.claimed
-        if not has_begun or not has_state(cli.run_folder):
-            print("stopped before the first step: nothing to resume", file=sys.stderr)
-        else:
-            again = shlex.join(["internimage", "fit", "--run", str(cli.run_folder), "--resume"])
-            print(f"stopped; go on with: {again}", file=sys.stderr)
-        if cli.signals.requeue and cli.trainer.is_global_zero:
-            requeue()
-        return 130
-    if cli.trainer.is_global_zero and (left_out := cli.left_out()):
-        log.warning(
-            "training pictures that could not be read: %d, listed in %s", len(left_out), cli.run_folder / UNREADABLE
-        )
-    for what, name in (("weights:", WEIGHTS_FILE), ("report: ", REPORT_FILE)):
-        if cli.trainer.is_global_zero and (cli.run_folder / name).is_file():
-            print(what, cli.run_folder / name)
-    return 0
-
-
-def _measure(cli: TrainingCLI) -> int:
-    run = cli.trainer.test if cli.command == "test" else cli.trainer.validate
-    if cli.state is None:
-        log.warning("%s has no %s/%s: the model is measured as it was built", cli.run_folder, CHECKPOINTS, BEST)
-    elif cli.state.name == LAST:
-        log.warning("%s has no %s/%s: the last state is measured", cli.run_folder, CHECKPOINTS, BEST)
-    state = None if cli.state is None else str(cli.state)
-    cli.run_folder.mkdir(parents=True, exist_ok=True)
-    results: list[Any] = []
-    if not _run(
-        lambda: results.extend(
-            run(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True, verbose=False)
-        )
-    ):
-        print("stopped", file=sys.stderr)
-        return 130
-    if cli.trainer.is_global_zero:
-        for name, value in sorted(results[0].items()):
-            print(f"{name:<22} {value:.4f}")
-        if (error := cli.report.error) is not None:
-            raise error
-        print(f"report: {cli.run_folder / REPORT_FILE}")
-    return 0
-
-
-def _run(work: Callable[[], None]) -> bool:
-    """False if Ctrl-C or a termination signal stopped the work."""
-    try:
-        work()
-    except SystemExit:
-        # Lightning leaves this way when everything is saved and closed.
-        return False
-    return True
-
-
-def complete(command: str, arguments: list[str]) -> list[str]:
-    """Fill in what the arguments imply: a shipped configuration's path, a run's own configuration, a run's folder.
-
-    Raises:
-        ValueError: no such configuration, or there is no run where one is needed.
-    """
-    arguments = resolve_config_names(arguments)
-    configs = _values(arguments, "--config", "-c")
-    run, config = next(iter(_values(arguments, "--run")), None), next(iter(configs), None)
-    if run is not None and config is None:
-        own = Path(run) / CONFIG_FILE
-        if own.is_file():
-            # The folder may have moved since: what was typed wins over what the configuration says.
-            return ["--config", str(own), *arguments]
-        if "--resume" in arguments or (command != "fit" and not any(text.startswith("--model") for text in arguments)):
-            raise ValueError(f"{run} holds no run: there is no {CONFIG_FILE} in it; give the folder of a run")
-    is_named = any(Path(path).name == CONFIG_FILE or "run" in settings_in(path) for path in configs)
-    if run is None and config is not None and not is_named:
-        return [*arguments, "--run", f"runs/{Path(config).stem}"]
-    return arguments
-
-
-def _values(arguments: Sequence[str], *names: str) -> list[str]:
-    """All values of an option that has these names."""
-    found: list[str] = []
-    for position, argument in enumerate(arguments):
-        if argument in names and position + 1 < len(arguments):
-            found.append(arguments[position + 1])
-        name, equals, value = argument.partition("=")
-        if equals and name in names:
-            found.append(value)
-    return found
-
-
-def _quieten() -> None:
-    """Lightning's tips and advice that don't apply to what is run here."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        ".*args parameter is intended to run from within Python.*",
-        ".*number of training batches .* is smaller than the logging interval.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*TypedStorage is deprecated.*",
-        ".*Grad strides do not match bucket view strides.*",
-        ".*resuming from a checkpoint that ended before the epoch ended.*",
-        ".*when using `ckpt_path`, callbacks used to create the checkpoint.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from internimage.cli.errors import in_short
+from internimage.cli.training.errors import in_short
 
 
 def test_memory_of_the_machine() -> None:

@@ -1,0 +1,5 @@
+"""``internimage fit | validate | test``."""
+
+from internimage.cli.training.command import main
+
+__all__ = ["main"]
