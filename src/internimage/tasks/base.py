@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 
 from internimage.model import Card
 from internimage.model.checkpoints.files import CARD_KEY
 from internimage.tasks.resuming import check_same, regroup
-from internimage.training import WarmupCosine, WarmupPower, WarmupSteps, param_groups
+from internimage.training import WarmupCosine, WarmupPower, WarmupSteps, first_stages, freeze, param_groups
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class OptimizerSettings:
         warmup_steps: optimizer steps of warm-up in place of ``warmup_epochs``.
         lr_power: the rate falls to ``min_lr`` with this power of the share of steps that is left, in place of the
             cosine; 1 is a straight line.
+        frozen_stages: how many stages of the backbone keep their weights, 1 to 4, after the stem, which is the first
+            to do so (0); None lets everything learn. Frozen parts drop nothing, either.
     """
 
     lr: float = 5e-4
@@ -57,6 +60,7 @@ class OptimizerSettings:
     lr_falls: tuple[int, ...] = ()
     warmup_steps: int | None = None
     lr_power: float | None = None
+    frozen_stages: int | None = None
 
     def __post_init__(self) -> None:
         if list(self.lr_falls) != sorted(set(self.lr_falls)) or min(self.lr_falls, default=1) < 1:
@@ -90,6 +94,26 @@ class BaseTask(LightningModule):
         """Architecture, labels and preprocessing: what the weights alone don't say."""
         raise NotImplementedError
 
+    def setup(self, stage: str) -> None:
+        """Before gradients are shared and parameters grouped: freeze what is not to learn."""
+        if stage == "fit":
+            self.freeze_stages()
+
+    def freeze_stages(self) -> None:
+        """Let the frozen stages learn nothing."""
+        freeze(self._frozen())
+
+    def train(self, mode: bool = True) -> BaseTask:
+        """Frozen parts stay as in evaluation."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        count = self.optimizer_settings.frozen_stages
+        return [] if count is None else first_stages(self.network, count)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make every training checkpoint a file that can predict."""
         checkpoint[CARD_KEY] = self.card().to_dict()
@@ -108,15 +132,15 @@ class BaseTask(LightningModule):
                 log.info("the moving average is switched off: training goes on from the raw weights")
         s = self.optimizer_settings
         for saved in checkpoint.get("optimizer_states", ()):
-            regroup(saved, self._groups(1.0), {"betas": s.betas, "eps": s.eps})
+            regroup(saved, self.groups(1.0), {"betas": s.betas, "eps": s.eps})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over `param_groups`, a step-wise `WarmupCosine`."""
         s = self.optimizer_settings
-        scale = 1.0 if s.lr_batch_size is None else self._images_per_step() / s.lr_batch_size
+        scale = self.rate_scale(self.trainer, getattr(self.trainer, "datamodule", None))
         # On a CPU PyTorch doesn't choose its fused step by itself; a small network's step takes a third of the time so.
         fused = True if self.device.type == "cpu" else None
-        optimizer = torch.optim.AdamW(self._groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps, fused=fused)
+        optimizer = torch.optim.AdamW(self.groups(scale), lr=s.lr * scale, betas=s.betas, eps=s.eps, fused=fused)
         if fused:
             # Lightning takes it that a fused step divides by the loss's scale, and then clips nothing. In bf16, the
             # one mixed precision of a CPU, nothing is scaled.
@@ -138,7 +162,8 @@ class BaseTask(LightningModule):
         falls = tuple(epoch * per_epoch for epoch in s.lr_falls)
         return WarmupSteps(falls, warmup_steps=warmup, warmup_share=share)
 
-    def _groups(self, scale: float) -> list[dict[str, Any]]:
+    def groups(self, scale: float) -> list[dict[str, Any]]:
+        """What learns how fast at the peak, as `param_groups`, at rates times ``scale``."""
         s = self.optimizer_settings
         return param_groups(
             self.network,
@@ -192,8 +217,12 @@ class BaseTask(LightningModule):
         # An epoch's last step takes the batches that are left.
         return batches if math.isinf(batches) else math.ceil(batches / self.trainer.accumulate_grad_batches)
 
-    def _images_per_step(self) -> int:
-        batch_size = int(getattr(getattr(self.trainer, "datamodule", None), "batch_size", 0))
+    def rate_scale(self, trainer: Trainer, data: Any) -> float:
+        """What the rates are multiplied by: the images of a step over the number that the rates are meant for."""
+        meant = self.optimizer_settings.lr_batch_size
+        if meant is None:
+            return 1.0
+        batch_size = int(getattr(data, "batch_size", 0))
         if not batch_size:
             raise ValueError("lr_batch_size needs data with a batch_size; set optimizer.lr_batch_size to null")
-        return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return batch_size * trainer.world_size * trainer.accumulate_grad_batches / meant

@@ -35,8 +35,11 @@ def regroup(saved: dict[str, Any], groups: Sequence[Mapping[str, Any]], settings
 
     Args:
         saved: with ``state`` and ``param_groups``, whose ``names`` say which parameter has which number.
-        groups: as `param_groups` makes them now. A state of other parameters stays as it is.
+        groups: as `param_groups` makes them now. A state without names stays as it is.
         settings: what all groups have in common now.
+
+    Raises:
+        ValueError: other parameters learned then.
     """
     numbers = {
         name: (number, group)
@@ -44,8 +47,13 @@ def regroup(saved: dict[str, Any], groups: Sequence[Mapping[str, Any]], settings
         for name, number in zip(group.get("names", ()), group["params"], strict=False)
     }
     names = [name for group in groups for name in group["names"]]
-    if set(names) != set(numbers):
+    if not numbers:
         return
+    if differing := set(names) ^ set(numbers):
+        raise ValueError(
+            f"other parameters learned when the state was saved ({len(differing)} differ, such as {min(differing)}); "
+            "set optimizer.frozen_stages as it was, or begin a new run from its weights with model.init_args.pretrained"
+        )
     state, regrouped, count = saved["state"], list[dict[str, Any]](), 0
     for group in groups:
         places = range(count, count := count + len(group["names"]))

@@ -29,6 +29,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
     _quieten()
     try:
         cli = TrainingCLI(command, complete(command, list(arguments)))
+        if cli.config["print_groups"]:
+            print(cli.groups())
+            return 0
         return _fit(cli) if command == "fit" else _measure(cli)
     except (ArgumentError, MisconfigurationException, ValueError, MemoryError, RuntimeError) as error:
         short = in_short(error)
@@ -111,6 +114,8 @@ def _quieten() -> None:
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*TypedStorage is deprecated.*",
+        # Frozen stages.
+        ".*module\\(s\\) in eval mode at the start of training.*",
         ".*Grad strides do not match bucket view strides.*",
         ".*resuming from a checkpoint that ended before the epoch ended.*",
         ".*when using `ckpt_path`, callbacks used to create the checkpoint.*",

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from internimage.cli.training.groups import groups_table
 from internimage.cli.training.run_folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -119,6 +120,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--skip_bad_steps", action="store_true", help="leave out steps whose loss is not finite, instead of ending"
         )
+        parser.add_argument(
+            "--print_groups", action="store_true", help="print what would learn how fast, and end there"
+        )
         parser.add_argument("--ema", type=float | None, default=None, help="decay of a moving average of the weights")
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
@@ -157,7 +161,7 @@ class TrainingCLI(LightningCLI):
             self.config["resume"] = self.config["resume"] or has_state(self.run_folder)
             # A training that died before its first state has left nothing worth keeping.
             overwrite = overwrite or not (self.run_folder / WEIGHTS_FILE).exists()
-        if self.command == "fit":
+        if self.command == "fit" and not self.config["print_groups"]:
             # Of several processes, the first one alone prepares the folder.
             check = rank_zero_only(check_folder)
             check(self.run_folder, resume=self.config["resume"], overwrite=overwrite)
@@ -174,6 +178,14 @@ class TrainingCLI(LightningCLI):
                 self.datamodule.unreadable = Unreadable(self.run_folder / UNREADABLE, self.config["unreadable"])
             self.datamodule.setup("fit")
             cast(BaseTask, self.model).check_schedule(self.trainer)
+
+    def groups(self) -> str:
+        """What would learn how fast, as a table."""
+        task = cast(BaseTask, self.model)
+        task.freeze_stages()
+        scale = task.rate_scale(self.trainer, self.datamodule)
+        frozen = [(name, each.numel()) for name, each in task.named_parameters() if not each.requires_grad]
+        return groups_table(task.groups(scale), frozen, task.optimizer_settings.lr * scale)
 
     def left_out(self) -> list[str]:
         """Training pictures that could not be read, and why."""

@@ -92,6 +92,7 @@ class DetectionTask(BaseTask):
         precision = str(self.trainer.precision)
         if precision.endswith("-true") and precision != "32-true":
             raise ValueError(f"a detector takes trainer.precision 32-true, bf16-mixed or 16-mixed, not {precision}")
+        super().setup(stage)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
