@@ -22,7 +22,7 @@ pytestmark = [
 def is_frozen(name: str, count: int | None) -> bool:
     """By hand: the stem and the first stages, with what leads to the next."""
     beginnings = ["stem.", *(f"stages.{stage}." for stage in range(count or 0))]
-    return count is not None and name.removeprefix("network.backbone.").startswith(tuple(beginnings))
+    return count is not None and name.removeprefix("network.").removeprefix("backbone.").startswith(tuple(beginnings))
 
 
 class Look(Callback):

@@ -84,6 +84,12 @@ class FolderDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(read_image(self.paths[index], in_chans=self.in_chans)), self.targets[index]
 
+    def varied(self, transform: Transform) -> FolderDataset:
+        """The same images, made tensors otherwise."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
     def subset(self, indices: Sequence[int]) -> FolderDataset:
         """The same dataset with the images at ``indices`` only; its classes stay."""
         part = copy.copy(self)
@@ -123,6 +129,12 @@ class SampleDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(read_image(self.images[index], in_chans=self.in_chans)), self.targets[index]
+
+    def varied(self, transform: Transform) -> SampleDataset:
+        """The same images, made tensors otherwise."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def subset(self, indices: Sequence[int]) -> SampleDataset:
         """The same dataset with the images at ``indices`` only."""

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -61,6 +61,15 @@ class Position:
         return cls(epochs.processed, 0 if has_ended else batches.processed)
 
 
+@runtime_checkable
+class EpochSamples(Protocol):
+    """A set whose samples are varied otherwise in one epoch than in another."""
+
+    def of_epoch(self, epoch: int) -> Dataset[Any]:
+        """The set as it is then."""
+        ...
+
+
 class SeededSamples(Dataset[Any]):
     """A set whose samples come out the same for the same key, in whatever order and process they are read.
 
@@ -80,10 +89,11 @@ class SeededSamples(Dataset[Any]):
     def __getitem__(self, key: Key | int) -> Any:
         """The sample of a `Key`; a number alone is one of the first epoch."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        samples = self.samples.of_epoch(epoch) if isinstance(self.samples, EpochSamples) else self.samples
         seed_all(self.seed, _PICTURES, epoch, index)
         while True:
             try:
-                return self.samples[index]
+                return samples[index]
             except ImageReadError as error:
                 if self.unreadable is None:
                     raise

@@ -7,16 +7,43 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from internimage.data import SAMPLE_LABELS, SAMPLE_PREPROCESS, labels_in, open_samples, open_split, to_tensor
 from internimage.data.augment import Augmentation, batch_mixer, train_transform
+from internimage.data.classification import FolderDataset, SampleDataset, Transform
 from internimage.structures import LabelMap, Preprocess
 from internimage.tasks.base_data import BaseData, Split
 
 SAMPLE = "sample"
+
+
+class SteppedSamples(Dataset[tuple[Tensor, int]]):
+    """Images that are varied otherwise from some epochs on; by number alone they are those of the first epoch.
+
+    Args:
+        first: the images of epoch 0.
+        transforms: what makes tensors of them, by the epoch from which it does.
+    """
+
+    def __init__(self, first: FolderDataset | SampleDataset, transforms: dict[int, Transform]) -> None:
+        self.first = first
+        self._steps = [(epoch, first.varied(transform)) for epoch, transform in transforms.items()]
+
+    def of_epoch(self, epoch: int) -> FolderDataset | SampleDataset:
+        """The images as they are in an epoch."""
+        return [samples for begin, samples in self._steps if begin <= epoch][-1]
+
+    def name(self, index: int) -> str:
+        """What an image is called."""
+        return self.first.name(index)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.first[index]
 
 
 class ClassificationData(BaseData):
@@ -36,6 +63,8 @@ class ClassificationData(BaseData):
         num_workers: processes that read images; 0 reads in the training process.
         val_fraction: share kept for validation where there are no split folders.
         seed: of that split.
+        size_steps: pixels of the training images from an epoch on, such as ``{0: 192, 30: 384}``, in place of
+            ``preprocess.size``; images that are measured always have the latter.
     """
 
     def __init__(
@@ -49,6 +78,7 @@ class ClassificationData(BaseData):
         num_workers: int = 2,
         val_fraction: float = 0.1,
         seed: int = 0,
+        size_steps: dict[int, int] | None = None,
     ) -> None:
         super().__init__(root, batch_size, num_workers)
         base = preprocess or (SAMPLE_PREPROCESS if root == SAMPLE else Preprocess())
@@ -59,6 +89,11 @@ class ClassificationData(BaseData):
         self._datasets: dict[Split, Dataset[tuple[Tensor, int]]] = {}
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.size_steps = dict(sorted((size_steps or {}).items()))
+        if self.size_steps and (min(self.size_steps) != 0 or min(self.size_steps.values()) < 1):
+            raise ValueError(
+                f"size_steps must give positive sizes from epoch 0 on, as {{0: 192, 30: 384}}; got {size_steps}"
+            )
 
     @cached_property
     def labels(self) -> LabelMap:
@@ -72,9 +107,15 @@ class ClassificationData(BaseData):
         return self._datasets[split]
 
     def _open(self, split: Split) -> Dataset[tuple[Tensor, int]]:
-        transform: Callable[[Image.Image], Tensor] = partial(to_tensor, preprocess=self.preprocess)
+        if split == "train" and self.size_steps:
+            sizes = {epoch: replace(self.preprocess, size=size) for epoch, size in self.size_steps.items()}
+            transforms = {epoch: train_transform(self.augmentation, size) for epoch, size in sizes.items()}
+            return SteppedSamples(self._opened(split, transforms[0]), transforms)
         if split == "train":
-            transform = train_transform(self.augmentation, self.preprocess)
+            return self._opened(split, train_transform(self.augmentation, self.preprocess))
+        return self._opened(split, partial(to_tensor, preprocess=self.preprocess))
+
+    def _opened(self, split: Split, transform: Transform) -> FolderDataset | SampleDataset:
         in_chans = self.preprocess.in_chans
         if self.root == SAMPLE:
             return open_samples(split, transform=transform, in_chans=in_chans)
