@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +48,20 @@ def settings_in(path: str) -> dict[str, Any]:
     """The top-level settings of a configuration file; none where it holds something else."""
     values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     return cast(dict[str, Any], values) if isinstance(values, dict) else {}
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names.
+
+    >>> flattened({"a": {"b": 1, "c": {"d": [2]}}, "e": None})
+    {'a.b': 1, 'a.c.d': [2], 'e': None}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        inner = cast(dict[str, Any], value) if isinstance(value, dict) and value else None
+        flat |= {name: value} if inner is None else flattened(inner, f"{name}.")
+    return flat
 
 
 def resolve_config_names(arguments: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert", "translate weight files: official, Hugging Face, ours"),
     "export": ("export", "write a network for another runtime: ONNX, OpenVINO, torch.export"),
     "data": ("data", "look at your data before training; convert it; write sample sets"),
+    "runs": ("runs", "compare what has been trained"),
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "demo": ("demo", "train, test and predict on the sample set in a few minutes"),
 }

@@ -28,7 +28,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     """Run one of `COMMANDS`; returns the exit status."""
     _quieten()
     try:
-        cli = TrainingCLI(command, complete(command, list(arguments)))
+        cli = TrainingCLI(command, complete(command, list(arguments)), arguments)
         if cli.config["print_groups"]:
             print(cli.groups())
             return 0
@@ -42,11 +42,18 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 def _fit(cli: TrainingCLI) -> int:
     state = None if cli.state is None else str(cli.state)
+    ours = logging.getLogger("internimage")
+    ours.addHandler(cli.run_log)
     try:
         is_done = _run(
             lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)
         )
+        log.debug("trained to the end" if is_done else "stopped")
+    except BaseException as error:
+        cli.run_log.note(error)
+        raise
     finally:
+        ours.removeHandler(cli.run_log)
         cli.claim.withdraw()
     if not is_done:
         has_begun = state is not None or cli.claim.claimed

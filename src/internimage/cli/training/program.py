@@ -16,7 +16,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from internimage.cli.configs import flattened
 from internimage.cli.training.groups import groups_table
+from internimage.cli.training.provenance import RunLog, describe_start
 from internimage.cli.training.run_folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -26,6 +28,7 @@ from internimage.cli.training.run_folder import (
     check_folder,
     has_state,
 )
+from internimage.cli.training.wandb import RunWandb
 from internimage.tasks import BaseTask, ClassificationData, ClassificationTask
 from internimage.tasks.base_data import BaseData
 from internimage.tasks.callbacks import History, MeasuredEnd, Report
@@ -75,8 +78,9 @@ _REPORTS = {DetectionTask: DetectionReport, SegmentationTask: SegmentationReport
 class TrainingCLI(LightningCLI):
     """Reads the configuration, links data and model, and gives the trainer its run folder."""
 
-    def __init__(self, command: str, arguments: Sequence[str]) -> None:
-        self.command = command
+    def __init__(self, command: str, arguments: Sequence[str], typed: Sequence[str] = ()) -> None:
+        self.command, self.typed = command, ["internimage", command, *(typed or arguments)]
+        self.run_log = RunLog()
         super().__init__(
             BaseTask,
             LightningDataModule,
@@ -123,6 +127,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--print_groups", action="store_true", help="print what would learn how fast, and end there"
         )
+        parser.add_argument("--wandb", type=str | None, default=None, help="also log to this project at wandb.ai")
         parser.add_argument("--ema", type=float | None, default=None, help="decay of a moving average of the weights")
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
@@ -193,10 +198,16 @@ class TrainingCLI(LightningCLI):
         return noted.read() if isinstance(noted, Unreadable) else []
 
     def keep_config(self) -> None:
-        """Write down what was asked for."""
+        """Write down what was asked for, and of what code and machine."""
         self._typed["resume"] = self._typed["overwrite"] = self._typed["auto_resume"] = False
         target = str(self.run_folder / CONFIG_FILE)
         self.parser.save(self._typed, target, overwrite=True, skip_none=False, multifile=False)
+        processes = self.trainer.world_size
+        start = describe_start(self.typed, resumed=bool(self.config["resume"]), processes=processes)
+        self.run_log.open(self.run_folder, start)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunWandb):
+                logger.begin(flattened(self._typed.as_dict()))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Checkpoints, metrics, TensorBoard and the page all go to the run's folder."""
@@ -208,6 +219,8 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = False
         elif logger is not False:
             more = [] if logger in (None, True) else logger if isinstance(logger, list) else [logger]
+            if (project := self.config["wandb"]) is not None:
+                more = [*more, RunWandb(project, self.run_folder, resume=self.config["resume"])]
             kwargs["logger"] = [TensorBoardLogger(self.run_folder, name="", version=LOGS), *more]
         plugins = trainer["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]

@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from internimage.cli.training.provenance import LOG_FILE, STARTS_FILE
+from internimage.cli.training.wandb import WANDB_FILE, WANDB_FOLDER
 from internimage.tasks.checkpoints import LAST, PREVIOUS, WEIGHTS_FILE
 from internimage.tasks.detection.report import RESULTS_FILE
 from internimage.tasks.guards import BAD_STEPS, UNREADABLE
@@ -38,6 +40,10 @@ _MADE = (
     RESULTS_FILE,
     UNREADABLE,
     BAD_STEPS,
+    STARTS_FILE,
+    LOG_FILE,
+    WANDB_FOLDER,
+    WANDB_FILE,
     *_PICTURES,
     CONFIG_FILE,
 )
