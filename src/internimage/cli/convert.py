@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from safetensors.torch import save_file
+from torch import nn
 
 from internimage.data.class_names import coco_labels
 from internimage.model import (
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--ema", type=bool | None, default=None, help="true: the moving average; false: raw weights")
     parser.add_argument("--in1k_head", action="store_true", help="take ImageNet-1k's rows of an ImageNet-22k head")
     parser.add_argument("--labels", type=str | None, default=None, help="a text file with one class name per line")
+    parser.add_argument("--half", action="store_true", help="16 bits per weight (float16): half the size")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     options = parser.parse_args(list(arguments))
     found = read_checkpoint(locate(options.source), ema=options.ema)
@@ -71,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     labels = found.card.labels if found.card and not options.in1k_head else None
     labels = labels if options.labels is None else _labels(Path(options.labels), config.num_classes)
     card = Card(config, labels, found.card.preprocess if found.card else None)
+    _halve(model, options)
     path = write(model, card, Path(options.output), options.format, options.overwrite)
     print(f"{found.path} ({found.origin}): {report}\nwritten: {path}")
     return 0
@@ -82,6 +85,7 @@ def _convert_detector(found: Checkpoint, options: Namespace) -> int:
         raise ValueError(f"--in1k_head is for classifiers, and {found.path} is a detector; leave it out")
     detector, output = load_detector(found), Path(options.output)
     labels, classes = detector.labels, detector.model.config.num_classes
+    _halve(detector.model, options)
     labels = (labels or coco_labels(classes)) if options.labels is None else _labels(Path(options.labels), classes)
     if options.format == "ours":
         save_detector(detector.model, output, labels=labels, framing=detector.framing, overwrite=options.overwrite)
@@ -102,6 +106,7 @@ def _convert_segmenter(found: Checkpoint, options: Namespace) -> int:
     loaded, output = load_segmenter(found), Path(options.output)
     model, viewing, classes = loaded.model, loaded.viewing, loaded.model.config.num_classes
     labels = loaded.labels if options.labels is None else _labels(Path(options.labels), classes)
+    _halve(model, options)
     if options.format == "ours":
         overwrite: bool = options.overwrite
         save_segmenter(model, output, labels=labels, palette=loaded.palette, viewing=viewing, overwrite=overwrite)
@@ -113,6 +118,16 @@ def _convert_segmenter(found: Checkpoint, options: Namespace) -> int:
         raise ValueError("a segmenter has no Hugging Face form; choose --format ours or official")
     print(f"{found.path} ({found.origin}): a segmenter of {classes} classes\nwritten: {output}")
     return 0
+
+
+def _halve(model: nn.Module, options: Namespace) -> None:
+    """Weights in float16, where that was asked for; whoever loads them computes in float32 again."""
+    if not options.half:
+        return
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.isfinite().all() and not tensor.half().isfinite().all():
+            raise ValueError(f"{name} has values beyond float16's largest, {torch.finfo(torch.half).max:g}: no --half")
+    model.half()
 
 
 def _check_official(output: Path, overwrite: bool) -> None:

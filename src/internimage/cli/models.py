@@ -9,11 +9,11 @@ from jsonargparse import ArgumentParser
 
 from internimage.model import WEIGHTS, InternImageConfig, create_model, list_models
 from internimage.model.variants import OURS, PREFIX
-from internimage.model.weights import DETECTORS, SEGMENTERS
+from internimage.model.weights import DETECTORS, SEGMENTERS, SHIPPED
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print four tables."""
+    """Print five tables."""
     parser = ArgumentParser(prog="internimage models", description="List architectures and released weights.")
     parser.parse_args(list(arguments))
     print("Architectures (internimage.create_model(NAME)):\n")
@@ -25,6 +25,11 @@ def main(arguments: Sequence[str]) -> int:
         depths = "-".join(map(str, config.depths))
         source = "ours, for small machines" if name.removeprefix(PREFIX) in OURS else "paper"
         print(f"  {name:<18} {parameters:>13,}  {config.channels:>8}  {depths:<10} {source}")
+    print("\nWeights that come with the package (no network needed; predict takes them where none are named):\n")
+    print(f"  {'name':<32} {'size':>4}  {'classes':>7}  {'top-1':>5}  {'licence':<7}  {'trained on'}")
+    for shipped in SHIPPED.values():
+        numbers = f"{shipped.image_size:>4}  {shipped.num_classes:>7,}  {shipped.top1:>5.1f}"
+        print(f"  {shipped.name:<32} {numbers}  {shipped.licence:<7}  {shipped.data}")
     print("\nReleased weights (pretrained=NAME; accuracies are the authors'):\n")
     print(f"  {'name':<32} {'size':>4}  {'classes':>7}  {'top-1':>5}  {'licence':<7}  {'trained on'}")
     for row in WEIGHTS.values():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from internimage.data import ImageReadError, read_image, to_tensor
 from internimage.inference.loading import load_classifier, pick_device
+from internimage.model.weights import DEFAULT_WEIGHTS
 from internimage.structures import Classification, LabelMap, Preprocess
 
 ImageSource = str | Path | bytes | Image.Image | NDArray[np.generic]
@@ -23,7 +24,8 @@ class Classifier:
     """A trained network, called with images.
 
     Args:
-        source: a weight file, training checkpoint, weight name or hub id.
+        source: a weight file, training checkpoint, weight name or hub id; by default the weights that come with the
+            package: the ten classes of CIFAR-10, seen at 32 x 32 pixels.
         device: for example ``"cpu"`` or ``"cuda"``; the fastest one here by default.
         ema: True for the moving average, False for the raw weights, None for the file's main entry.
 
@@ -40,7 +42,9 @@ class Classifier:
     True
     """
 
-    def __init__(self, source: str | Path, *, device: str | None = None, ema: bool | None = None) -> None:
+    def __init__(
+        self, source: str | Path = DEFAULT_WEIGHTS, *, device: str | None = None, ema: bool | None = None
+    ) -> None:
         self.device, self._source = pick_device(device), source
         model, card = load_classifier(source, ema=ema)
         self.model = model.to(self.device)

@@ -16,7 +16,7 @@ from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES, d
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import InternImageConfig
 from internimage.model.variants import PREFIX, variant_config
-from internimage.model.weights import WEIGHTS, default_weights
+from internimage.model.weights import SHIPPED, WEIGHTS, default_weights
 
 
 def create_model(
@@ -118,8 +118,12 @@ def _named(name_or_config: str | InternImageConfig) -> tuple[InternImageConfig, 
     if name_or_config in WEIGHTS:
         row = WEIGHTS[name_or_config]
         return replace(variant_config(row.model), num_classes=row.num_classes), row.name
+    if name_or_config in SHIPPED:
+        row = SHIPPED[name_or_config]
+        config = replace(variant_config(row.model), num_classes=row.num_classes, stem_strides=row.stem_strides)
+        return config, row.name
     model, _, tag = name_or_config.partition(".")
-    if tag and (known := [row.name for row in WEIGHTS.values() if row.model == model]):
+    if tag and (known := [row.name for row in (*WEIGHTS.values(), *SHIPPED.values()) if row.model == model]):
         raise ValueError(f"unknown weights {name_or_config!r}; choose from {', '.join(known)}")
     return variant_config(name_or_config), None
 

@@ -8,6 +8,7 @@ iNaturalist have terms of their own: NOTICE says more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from internimage.model.variants import PREFIX
 from internimage.structures import Viewing
@@ -49,6 +50,39 @@ class Weights:
     def url(self) -> str:
         """Where a person downloads the file."""
         return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
+
+
+@dataclass(frozen=True)
+class ShippedWeights:
+    """Weights of our own that come with the package: no network is needed to try them.
+
+    Args:
+        name: ``internimage_<variant>.<data>_<size>``.
+        data: what they were trained on.
+        image_size: height and width of its images in pixels.
+        num_classes: its classes.
+        top1: accuracy in percent on that set's test images, which were used for nothing else.
+        stem_strides: of the architecture, which differs from the variant's in nothing else.
+        licence: of the weights; NOTICE says what is known of the images'.
+    """
+
+    name: str
+    data: str
+    image_size: int
+    num_classes: int
+    top1: float
+    stem_strides: tuple[int, int]
+    licence: str = "MIT"
+
+    @property
+    def model(self) -> str:
+        """The architecture, a name from `list_models`."""
+        return self.name.split(".")[0]
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies; the model card is the ``.md`` of the same name beside it."""
+        return Path(__file__).parent / "shipped" / f"{self.name}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -199,16 +233,23 @@ DETECTORS: dict[str, DetectorWeights] = {
 }
 SEGMENTERS: dict[str, SegmenterWeights] = {row.name: row for row in _SEGMENTERS}
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
+# Trained here; each has a model card that says how.
+SHIPPED: dict[str, ShippedWeights] = {
+    row.name: row for row in (ShippedWeights("internimage_pico.cifar10_32", "CIFAR-10", 32, 10, 0.0, (1, 2)),)
+}
+# What predicts where nobody names weights.
+DEFAULT_WEIGHTS = "internimage_pico.cifar10_32"
 
 
-def default_weights(model: str) -> Weights:
-    """The released weights that ``pretrained=True`` means for a name from `list_models`.
+def default_weights(model: str) -> Weights | ShippedWeights:
+    """The released or shipped weights that ``pretrained=True`` means for a name from `list_models`.
 
     >>> default_weights("internimage_l").name
     'internimage_l.in22k_in1k_384'
     """
-    for row in WEIGHTS.values():
+    rows = [*WEIGHTS.values(), *SHIPPED.values()]
+    for row in rows:
         if row.model == model:
             return row
-    known = sorted({row.model for row in WEIGHTS.values()})
+    known = sorted({row.model for row in rows})
     raise ValueError(f"no released weights for {model!r}; there are some for {', '.join(known)}")

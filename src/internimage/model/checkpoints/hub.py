@@ -18,7 +18,15 @@ from huggingface_hub.errors import (
 )
 
 from internimage.model.checkpoints.files import HUB_FILES, describes_itself, shard_names
-from internimage.model.weights import DETECTORS, SEGMENTERS, WEIGHTS, DetectorWeights, SegmenterWeights, Weights
+from internimage.model.weights import (
+    DETECTORS,
+    SEGMENTERS,
+    SHIPPED,
+    WEIGHTS,
+    DetectorWeights,
+    SegmenterWeights,
+    Weights,
+)
 
 # Files put here by hand are found by name, without a network.
 FOLDER_VARIABLE = "INTERNIMAGE_WEIGHTS"
@@ -44,6 +52,8 @@ def locate(source: str | Path) -> Path:
     if path.exists():
         return path
     name = str(source)
+    if shipped := SHIPPED.get(name):
+        return shipped.path
     if released := WEIGHTS.get(name) or DETECTORS.get(name) or SEGMENTERS.get(name):
         return _released(released)
     looks_local = path.suffix in _SUFFIXES or name.startswith((".", "/", "~")) or path.parent.is_dir()
