@@ -51,7 +51,11 @@ class ImageReadError(ValueError):
 
 
 def read_image(
-    source: str | Path | bytes | Image.Image | NDArray[Any], *, in_chans: int = 3, max_pixels: int = MAX_PIXELS
+    source: str | Path | bytes | Image.Image | NDArray[Any],
+    *,
+    in_chans: int = 3,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
 ) -> Image.Image:
     """Read one picture, upright, as an 8-bit PIL image of mode RGB, or L for ``in_chans=1``.
 
@@ -63,6 +67,7 @@ def read_image(
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats in [0, 1].
         in_chans: 3 (RGB) or 1 (grey).
         max_pixels: larger pictures are refused before they are decoded; Pillow's own limit does not count.
+        name: what to call bytes in messages.
 
     Raises:
         ImageReadError: nothing there, not an image, damaged, truncated, too large, or values of an unknown range.
@@ -78,7 +83,7 @@ def read_image(
         name = str(getattr(source, "filename", "")) or f"the PIL image of mode {source.mode}"
         image = _decode(source, name, max_pixels)
     elif isinstance(source, bytes | bytearray | memoryview):
-        image = _from_stream(io.BytesIO(source), f"the {len(source)} bytes given", max_pixels)
+        image = _from_stream(io.BytesIO(source), name or f"the {len(source)} bytes given", max_pixels)
     elif isinstance(source, str | Path):
         image = _from_path(Path(source), max_pixels)
     else:

@@ -48,6 +48,10 @@ class BaseData(LightningDataModule):
         """The images of one split; those for training are varied."""
         raise NotImplementedError
 
+    def later(self) -> dict[int, Any]:
+        """The training images again, varied otherwise, by the epoch from which they are; by default they stay."""
+        return {}
+
     def setup(self, stage: str) -> None:
         """Open the splits of a stage, so that what is wrong with them shows before anything is computed."""
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -74,7 +78,7 @@ class BaseData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
-        samples = SeededSamples(self.dataset("train"), self.order_seed, self.unreadable)
+        samples = SeededSamples(self.dataset("train"), self.order_seed, self.unreadable, self.later())
         sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
         return self._loader(samples, sampler=sampler, drop_last=len(sampler) >= self.batch_size)
 

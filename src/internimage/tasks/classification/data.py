@@ -6,54 +6,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from internimage.data import SAMPLE_LABELS, SAMPLE_PREPROCESS, labels_in, open_samples, open_split, to_tensor
 from internimage.data.augment import Augmentation, batch_mixer, train_transform
-from internimage.data.classification import FolderDataset, SampleDataset, Transform
+from internimage.data.classification import Transform
+from internimage.data.shards import CACHE_GIB, ShardSplits, find_shards
 from internimage.structures import LabelMap, Preprocess
 from internimage.tasks.base_data import BaseData, Split
 
 SAMPLE = "sample"
 
 
-class SteppedSamples(Dataset[tuple[Tensor, int]]):
-    """Images that are varied otherwise from some epochs on; by number alone they are those of the first epoch.
-
-    Args:
-        first: the images of epoch 0.
-        transforms: what makes tensors of them, by the epoch from which it does.
-    """
-
-    def __init__(self, first: FolderDataset | SampleDataset, transforms: dict[int, Transform]) -> None:
-        self.first = first
-        self._steps = [(epoch, first.varied(transform)) for epoch, transform in transforms.items()]
-
-    def of_epoch(self, epoch: int) -> FolderDataset | SampleDataset:
-        """The images as they are in an epoch."""
-        return [samples for begin, samples in self._steps if begin <= epoch][-1]
-
-    def name(self, index: int) -> str:
-        """What an image is called."""
-        return self.first.name(index)
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.first[index]
-
-
 class ClassificationData(BaseData):
-    """Images in one folder per class, or the sample set that ships with the package.
+    """Images in one folder per class or in shards, or the sample set that ships with the package.
 
-    ``root`` holds ``train`` and ``val`` (and perhaps ``test``) with class folders inside, or class folders directly
-    (then a fixed share of each class is kept for validation), or is the word ``sample``.
+    ``root`` holds ``train`` and ``val`` (and perhaps ``test``) with class folders or shards inside, or class folders
+    directly (then a fixed share of each class is kept for validation), or is the word ``sample``.
 
     Args:
-        root: the folder, or ``sample``.
+        root: the folder, the URL of a folder with shards, or ``sample``.
         preprocess: size, crop and normalisation; by default 224 pixels with ImageNet's mean and deviation
             (the sample set brings its own).
         image_size: shorthand for another ``preprocess.size``.
@@ -65,6 +40,8 @@ class ClassificationData(BaseData):
         seed: of that split.
         size_steps: pixels of the training images from an epoch on, such as ``{0: 192, 30: 384}``, in place of
             ``preprocess.size``; images that are measured always have the latter.
+        cache: the folder for copies of a server's shards; by default ``~/.cache/internimage/shards``.
+        cache_gib: how much may lie there.
     """
 
     def __init__(
@@ -79,6 +56,8 @@ class ClassificationData(BaseData):
         val_fraction: float = 0.1,
         seed: int = 0,
         size_steps: dict[int, int] | None = None,
+        cache: str | None = None,
+        cache_gib: float = CACHE_GIB,
     ) -> None:
         super().__init__(root, batch_size, num_workers)
         base = preprocess or (SAMPLE_PREPROCESS if root == SAMPLE else Preprocess())
@@ -86,6 +65,7 @@ class ClassificationData(BaseData):
         self.augmentation = augmentation or Augmentation()
         self.label_smoothing = label_smoothing
         self.val_fraction, self.seed = val_fraction, seed
+        self.cache, self.cache_gib = cache, cache_gib
         self._datasets: dict[Split, Dataset[tuple[Tensor, int]]] = {}
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
@@ -98,7 +78,13 @@ class ClassificationData(BaseData):
     @cached_property
     def labels(self) -> LabelMap:
         """Class names, in the order of the targets."""
-        return SAMPLE_LABELS if self.root == SAMPLE else labels_in(Path(self.root))
+        if self.root == SAMPLE:
+            return SAMPLE_LABELS
+        return self._shards.labels if self._shards else labels_in(Path(self.root))
+
+    @cached_property
+    def _shards(self) -> ShardSplits | None:
+        return find_shards(self.root, None if self.cache is None else Path(self.cache), self.cache_gib)
 
     def dataset(self, split: Split) -> Dataset[tuple[Tensor, int]]:
         """The images of one split; those for training are augmented."""
@@ -107,18 +93,24 @@ class ClassificationData(BaseData):
         return self._datasets[split]
 
     def _open(self, split: Split) -> Dataset[tuple[Tensor, int]]:
-        if split == "train" and self.size_steps:
-            sizes = {epoch: replace(self.preprocess, size=size) for epoch, size in self.size_steps.items()}
-            transforms = {epoch: train_transform(self.augmentation, size) for epoch, size in sizes.items()}
-            return SteppedSamples(self._opened(split, transforms[0]), transforms)
         if split == "train":
-            return self._opened(split, train_transform(self.augmentation, self.preprocess))
+            return self._opened(split, self._varied(self.size_steps.get(0, self.preprocess.size)))
         return self._opened(split, partial(to_tensor, preprocess=self.preprocess))
 
-    def _opened(self, split: Split, transform: Transform) -> FolderDataset | SampleDataset:
+    def later(self) -> dict[int, Dataset[tuple[Tensor, int]]]:
+        """The training images in their later sizes."""
+        first: Any = self.dataset("train")
+        return {epoch: first.varied(self._varied(size)) for epoch, size in self.size_steps.items() if epoch}
+
+    def _varied(self, size: int) -> Transform:
+        return train_transform(self.augmentation, replace(self.preprocess, size=size))
+
+    def _opened(self, split: Split, transform: Transform) -> Dataset[tuple[Tensor, int]]:
         in_chans = self.preprocess.in_chans
         if self.root == SAMPLE:
             return open_samples(split, transform=transform, in_chans=in_chans)
+        if self._shards:
+            return self._shards.open(split, transform=transform, in_chans=in_chans)
         return open_split(
             self.root,
             split,
