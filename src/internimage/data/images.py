@@ -67,7 +67,7 @@ def read_image(
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats in [0, 1].
         in_chans: 3 (RGB) or 1 (grey).
         max_pixels: larger pictures are refused before they are decoded; Pillow's own limit does not count.
-        name: what to call bytes in messages.
+        name: what errors call the bytes of an image file, or the file.
 
     Raises:
         ImageReadError: nothing there, not an image, damaged, truncated, too large, or values of an unknown range.
@@ -85,7 +85,7 @@ def read_image(
     elif isinstance(source, bytes | bytearray | memoryview):
         image = _from_stream(io.BytesIO(source), name or f"the {len(source)} bytes given", max_pixels)
     elif isinstance(source, str | Path):
-        image = _from_path(Path(source), max_pixels)
+        image = _from_path(Path(source), max_pixels, name=name)
     else:
         _fail(f"an object of type {type(source).__name__}", "give a path, bytes, a PIL image or a numpy array")
     # Always a plain copy: no open file behind it, and no EXIF that would turn it a second time.
@@ -168,17 +168,20 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         _fail(f"the array of shape {array.shape} and type {array.dtype}", str(error), error)
 
 
-def _from_path(path: Path, max_pixels: int, convert: _Convert = image_to_eight_bit) -> Image.Image:
+def _from_path(
+    path: Path, max_pixels: int, convert: _Convert = image_to_eight_bit, name: str | None = None
+) -> Image.Image:
+    name = name or str(path)
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        _fail(str(path), "there is no such file", error)
+        _fail(name, "there is no such file", error)
     except IsADirectoryError as error:
-        _fail(str(path), "it is a folder; give an image file, or list its images with find_images", error)
+        _fail(name, "it is a folder; give an image file, or list its images with find_images", error)
     except (OSError, ValueError) as error:
-        _fail(str(path), getattr(error, "strerror", None) or str(error), error)
+        _fail(name, getattr(error, "strerror", None) or str(error), error)
     with file:
-        return _from_stream(file, str(path), max_pixels, convert)
+        return _from_stream(file, name, max_pixels, convert)
 
 
 def _from_stream(stream: BinaryIO, name: str, max_pixels: int, convert: _Convert = image_to_eight_bit) -> Image.Image:

@@ -8,16 +8,15 @@ from typing import cast, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from internimage.data import ImageReadError, read_image, to_tensor
+from internimage.data import ImageReadError, to_tensor
+from internimage.data.inputs import NamedImage
 from internimage.inference.loading import load_classifier, pick_device
+from internimage.inference.reading import ImageSource, in_batches, open_image
 from internimage.model.weights import DEFAULT_WEIGHTS
 from internimage.structures import Classification, LabelMap, Preprocess
-
-ImageSource = str | Path | bytes | Image.Image | NDArray[np.generic]
 
 
 class Classifier:
@@ -77,40 +76,30 @@ class Classifier:
         return results[0] if single else results
 
     def stream(
-        self, images: Iterable[ImageSource], *, batch_size: int = 32
+        self, images: Iterable[ImageSource | NamedImage], *, batch_size: int = 32, workers: int = 0
     ) -> Iterator[Classification | ImageReadError]:
-        """A result per image in order; an image that can't be read gives its error instead of ending the run."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        batch: list[tuple[Tensor | ImageReadError, str | None]] = []
-        for image in images:
-            batch.append((self._read(image), str(image) if isinstance(image, str | Path) else None))
-            if len(batch) == batch_size:
-                yield from self._classify(batch)
-                batch = []
-        yield from self._classify(batch)
+        """A result per image in order; an image that can't be read gives its error instead of ending the run.
 
-    def _read(self, image: ImageSource) -> Tensor | ImageReadError:
-        try:
-            return to_tensor(read_image(image, in_chans=self.preprocess.in_chans), self.preprocess)
-        except ImageReadError as error:
-            return error
+        Args:
+            images: asked for as they are needed.
+            batch_size: images that go through the network together.
+            workers: threads that read and prepare images while the network works; 0 reads in between.
+        """
+        return in_batches(images, self._read, self._classify, batch_size=batch_size, workers=workers)
+
+    def _read(self, image: ImageSource | NamedImage) -> Tensor:
+        return to_tensor(open_image(image, in_chans=self.preprocess.in_chans), self.preprocess)
 
     @torch.inference_mode()
-    def _classify(
-        self, batch: Sequence[tuple[Tensor | ImageReadError, str | None]]
-    ) -> list[Classification | ImageReadError]:
-        readable = [image for image, _ in batch if isinstance(image, Tensor)]
-        probabilities: Iterator[list[float]] = iter(())
-        if readable:
-            scores_NC = self.model(torch.stack(readable).to(self.device))
-            if not scores_NC.isfinite().all():
-                raise ValueError(
-                    f"{self._source} gives scores that are not finite; its training diverged or the file is damaged: "
-                    "use other weights"
-                )
-            probabilities = iter(scores_NC.float().softmax(-1).cpu().tolist())
+    def _classify(self, batch: Sequence[tuple[Tensor, str | None]]) -> list[Classification]:
+        scores_NC = self.model(torch.stack([image for image, _ in batch]).to(self.device))
+        if not scores_NC.isfinite().all():
+            raise ValueError(
+                f"{self._source} gives scores that are not finite; its training diverged or the file is damaged: "
+                "use other weights"
+            )
+        probabilities_NC = scores_NC.float().softmax(-1).cpu().tolist()
         return [
-            Classification(tuple(next(probabilities)), self.labels, source) if isinstance(image, Tensor) else image
-            for image, source in batch
+            Classification(tuple(each), self.labels, source)
+            for each, (_, source) in zip(probabilities_NC, batch, strict=True)
         ]

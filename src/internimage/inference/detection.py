@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from internimage.data import ImageReadError, read_image
+from internimage.data import ImageReadError
 from internimage.data.class_names import coco_labels
 from internimage.data.detection.images import pad_batch, prepare
-from internimage.inference.classification import ImageSource
+from internimage.data.inputs import NamedImage
 from internimage.inference.loading import pick_device
+from internimage.inference.reading import ImageSource, in_batches, open_image
 from internimage.model import Checkpoint
 from internimage.model.checkpoints.detector_files import load_detector
-from internimage.structures import Detections, Framing, LabelMap
+from internimage.structures import Detections, Framing, LabelMap, Placement
 
 _PARTS = ("boxes", "scores", "labels")
 _OTHERS = "its training diverged or the file is damaged: use other weights"
@@ -109,52 +111,59 @@ class Detector:
             results.append(result)
         return results[0] if single else results
 
-    def stream(self, images: Iterable[ImageSource], *, batch_size: int = 1) -> Iterator[Detections | ImageReadError]:
-        """A result per image in order; an image that can't be read gives its error instead of ending the run."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        batch: list[tuple[Image.Image | ImageReadError, str | None]] = []
-        for image in images:
-            batch.append((_read(image), str(image) if isinstance(image, str | Path) else None))
-            if len(batch) == batch_size:
-                yield from self._detect(batch)
-                batch = []
-        yield from self._detect(batch)
+    def stream(
+        self, images: Iterable[ImageSource | NamedImage], *, batch_size: int = 1, workers: int = 0
+    ) -> Iterator[Detections | ImageReadError]:
+        """A result per image in order; an image that can't be read gives its error instead of ending the run.
 
-    def _detect(
-        self, batch: Sequence[tuple[Image.Image | ImageReadError, str | None]]
-    ) -> list[Detections | ImageReadError]:
-        readable = [image for image, _ in batch if isinstance(image, Image.Image)]
-        looks = [self._look(readable, framing, mirrored) for framing, mirrored in self._views] if readable else []
-        found = iter([_together(each, self._nms, self._limit) for each in zip(*looks, strict=True)])
+        Args:
+            images: asked for as they are needed.
+            batch_size: images that go through the network together, padded to the largest of them.
+            workers: threads that read and prepare images while the network works; 0 reads in between.
+        """
+        return in_batches(images, self._read, self._detect, batch_size=batch_size, workers=workers)
+
+    def _read(self, image: ImageSource | NamedImage) -> _Prepared:
+        picture = open_image(image)
+        looks = [
+            prepare(ImageOps.mirror(picture) if mirrored else picture, framing) for framing, mirrored in self._views
+        ]
+        return _Prepared((picture.height, picture.width), looks)
+
+    def _detect(self, batch: Sequence[tuple[_Prepared, str | None]]) -> list[Detections]:
+        pictures = [picture for picture, _ in batch]
+        looks = [self._look(pictures, view) for view in range(len(self._views))]
         return [
-            replace(next(found), source=source) if isinstance(image, Image.Image) else image for image, source in batch
+            replace(_together(each, self._nms, self._limit), source=source)
+            for each, (_, source) in zip(zip(*looks, strict=True), batch, strict=True)
         ]
 
     @torch.inference_mode()
-    def _look(self, images: Sequence[Image.Image], framing: Framing, mirrored: bool) -> list[Detections]:
-        """What one view of each image shows, in the image's own pixels."""
-        prepared = [prepare(ImageOps.mirror(image) if mirrored else image, framing) for image in images]
+    def _look(self, pictures: Sequence[_Prepared], view: int) -> list[Detections]:
+        """What one view of each picture shows, in the picture's own pixels."""
+        _, mirrored = self._views[view]
+        prepared = [picture.looks[view] for picture in pictures]
         batch_NCHW = pad_batch([tensor for tensor, _ in prepared]).to(self.device)
         results: list[Detections] = []
-        for image, found in zip(images, self.model(batch_NCHW, [place for _, place in prepared]), strict=True):
+        for picture, found in zip(pictures, self.model(batch_NCHW, [place for _, place in prepared]), strict=True):
             boxes, scores, labels = (each.float().cpu().numpy() for each in (found.boxes, found.scores, found.labels))
             if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
                 raise ValueError(f"{self._path} gives boxes or scores that are not finite; {_OTHERS}")
             masks = None if found.masks is None else found.masks.cpu().numpy()
             if mirrored:
-                boxes = np.stack((image.width - boxes[:, 2], boxes[:, 1], image.width - boxes[:, 0], boxes[:, 3]), 1)
+                width = picture.size[1]
+                boxes = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
                 masks = None if masks is None else masks[..., ::-1]
-            size = (image.height, image.width)
-            results.append(Detections(boxes, scores, labels.astype(np.int64), self.labels, size, masks))
+            results.append(Detections(boxes, scores, labels.astype(np.int64), self.labels, picture.size, masks))
         return results
 
 
-def _read(image: ImageSource) -> Image.Image | ImageReadError:
-    try:
-        return read_image(image)
-    except ImageReadError as error:
-        return error
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A picture's (height, width), and its input and place for each view of it."""
+
+    size: tuple[int, int]
+    looks: Sequence[tuple[Tensor, Placement]]
 
 
 def _together(views: Sequence[Detections], nms: float, limit: int) -> Detections:

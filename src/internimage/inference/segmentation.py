@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from internimage.data import ImageReadError, read_image
+from internimage.data import ImageReadError
+from internimage.data.inputs import NamedImage
 from internimage.data.segmentation.dataset import view
 from internimage.data.segmentation.palettes import find_palette
-from internimage.inference.classification import ImageSource
 from internimage.inference.loading import pick_device
+from internimage.inference.reading import ImageSource, in_batches, open_image
 from internimage.inference.scanning import Look, label_map, probabilities, scaled
 from internimage.model import Checkpoint
 from internimage.model.checkpoints.segmenter_files import load_segmenter
@@ -118,23 +120,32 @@ class Segmenter:
         return results[0] if single else results
 
     def stream(
-        self, images: Iterable[ImageSource], *, batch_size: int = 1
+        self, images: Iterable[ImageSource | NamedImage], *, batch_size: int = 1, workers: int = 0
     ) -> Iterator[SegmentationMap | ImageReadError]:
-        """A result per image in order; an image that can't be read gives its error instead of ending the run."""
+        """A result per image in order; an image that can't be read gives its error instead of ending the run.
+
+        Args:
+            images: asked for as they are needed.
+            batch_size: windows of an image that go through the network together.
+            workers: threads that read and prepare images while the network works; 0 reads in between.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        for image in images:
-            try:
-                picture = read_image(image)
-            except ImageReadError as error:
-                yield error
-                continue
-            yield self._segment(picture, batch_size, str(image) if isinstance(image, str | Path) else None)
+
+        def segment(batch: Sequence[tuple[_Prepared, str | None]]) -> list[SegmentationMap]:
+            return [self._segment(picture, batch_size, source) for picture, source in batch]
+
+        # Pictures have sizes of their own: each goes alone, its windows together.
+        return in_batches(images, self._read, segment, batch_size=1, workers=workers)
+
+    def _read(self, image: ImageSource | NamedImage) -> _Prepared:
+        picture = open_image(image)
+        return _Prepared((picture.height, picture.width), views_of(picture, self.viewing, self._scales))
 
     @torch.inference_mode()
-    def _segment(self, image: Image.Image, batch_size: int, source: str | None) -> SegmentationMap:
-        size = (image.height, image.width)
-        looks = looks_at(image, self.viewing, self._scales, flip=self._flip, device=self.device)
+    def _segment(self, picture: _Prepared, batch_size: int, source: str | None) -> SegmentationMap:
+        size = picture.size
+        looks = looks_through(picture.views, flip=self._flip, device=self.device)
         try:
             if not self.keeps_probabilities:
                 labels_HW = label_map(self.model, looks, size, batch_size=batch_size).numpy()
@@ -151,14 +162,33 @@ class Segmenter:
         return SegmentationMap(labels_HW, self.labels, self.palette, kept_CHW, source)
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A picture's (height, width), and its pixels at each size at which it is looked at."""
+
+    size: tuple[int, int]
+    views: Sequence[tuple[Tensor, Viewing]]
+
+
 def looks_at(
     image: Image.Image, viewing: Viewing, scales: Sequence[float], *, flip: bool, device: torch.device
 ) -> list[Look]:
     """A picture at each size, and mirrored; at that of ``viewing`` alone where there are no scales."""
+    return looks_through(views_of(image, viewing, scales), flip=flip, device=device)
+
+
+def views_of(image: Image.Image, viewing: Viewing, scales: Sequence[float]) -> list[tuple[Tensor, Viewing]]:
+    """The first half of `looks_at`, which needs no device: the picture's pixels (3, h, w) of uint8 at each size."""
+    sizes = [scaled(viewing, (image.height, image.width), scale) for scale in scales] or [viewing]
+    return [(view(image, each), each) for each in sizes]
+
+
+def looks_through(views: Sequence[tuple[Tensor, Viewing]], *, flip: bool, device: torch.device) -> list[Look]:
+    """The second half: the looks on the device."""
     looks: list[Look] = []
-    for each in [scaled(viewing, (image.height, image.width), scale) for scale in scales] or [viewing]:
-        pixels_CHW = view(image, each).to(device)
-        looks += [Look(pixels_CHW, each, mirrored) for mirrored in ((False, True) if flip else (False,))]
+    for pixels_CHW, each in views:
+        there_CHW = pixels_CHW.to(device)
+        looks += [Look(there_CHW, each, mirrored) for mirrored in ((False, True) if flip else (False,))]
     return looks
 
 

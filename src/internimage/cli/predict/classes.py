@@ -10,6 +10,7 @@ from pathlib import Path
 
 from internimage.data import ImageReadError, read_image
 from internimage.inference import Classifier
+from internimage.inference.bulk.rows import class_row
 from internimage.structures import Classification
 from internimage.visualization.classification import draw_predictions
 
@@ -44,10 +45,7 @@ def predict_classes(classifier: Classifier, paths: Sequence[Path], output: Path,
 
 def write_predictions(results: Sequence[Classification], output: Path, top: int, in_chans: int) -> None:
     """The three files; the picture shows the first images."""
-    rows = [
-        {"image": result.source, "top": [{"label": name, "score": round(score, 6)} for name, score in result.top(top)]}
-        for result in results
-    ]
+    rows = [class_row(result, top) for result in results]
     # A file's name need not be valid text; JSON reads the escape back as the same name.
     text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     (output / "predictions.json").write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from internimage.cli.predict.bulk import add_bulk_arguments, check_bulk, predict_many
 from internimage.cli.predict.classes import predict_classes
 from internimage.cli.predict.names import FILES, remove_earlier
 from internimage.data import find_images
 from internimage.inference import Classifier
+from internimage.inference.bulk import ClassRows, MapRows, ObjectRows
 from internimage.model import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.detector_files import holds_detector
 from internimage.model.checkpoints.hub import locate
@@ -39,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("top", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    check_bulk(options)
+    if options.format != "json":
+        return _predict_many(options)
     output = prepare_output(Path(options.output), options.overwrite)
     paths = find_images(options.images)
     found = read_checkpoint(locate(options.weights))
@@ -56,9 +63,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="internimage predict", description="Name images, their objects, or their pixels.")
-    parser.add_argument("images", nargs="+", type=str, help="image files and folders")
+    parser.add_argument("images", nargs="+", type=str, help="image files, folders, and (jsonl, parquet) sets of shards")
     parser.add_argument("--weights", type=str, required=True, help="a file, a run's folder, a weight name or a hub id")
-    parser.add_argument("--output", type=str, required=True, help="folder for predictions.json, .csv and .png")
+    parser.add_argument("--output", type=str, required=True, help="folder for what is found")
+    add_bulk_arguments(parser)
     parser.add_argument(
         "--batch_size",
         type=int | None,
@@ -97,9 +105,7 @@ def _find(options: Namespace, found: Checkpoint, paths: Sequence[Path], output: 
     from internimage.cli.predict.objects import predict_objects
     from internimage.inference.detection import Detector
 
-    score = _SCORE if options.score is None else options.score
-    settings = {"nms": options.nms, "limit": options.limit, "sides": options.sides, "flip": options.flip}
-    detector = Detector(found, device=options.device, score=score, **settings)
+    detector = Detector(found, device=options.device, **_detector_settings(options))
     remove_earlier(output, paths)
     return predict_objects(detector, paths, output, batch_size=options.batch_size or 1)
 
@@ -108,10 +114,39 @@ def _segment(options: Namespace, found: Checkpoint, paths: Sequence[Path], outpu
     from internimage.cli.predict.maps import predict_maps
     from internimage.inference.segmentation import Segmenter
 
-    names = ("scales", "flip", "own_size", "window", "stride")
-    segmenter = Segmenter(found, device=options.device, **{name: getattr(options, name) for name in names})
+    segmenter = Segmenter(found, device=options.device, **_segmenter_settings(options))
     remove_earlier(output, paths)
     return predict_maps(segmenter, paths, output, batch_size=options.batch_size or 1)
+
+
+def _predict_many(options: Namespace) -> int:
+    """Rows only, written as they come."""
+    found = read_checkpoint(locate(options.weights))
+    if holds_detector(found):
+        from internimage.inference.detection import Detector
+
+        _check(options, found, "detector")
+        settings = _detector_settings(options)
+        return predict_many(options, found, partial(Detector, **settings), ObjectRows(), settings)
+    if holds_segmenter(found):
+        from internimage.inference.segmentation import Segmenter
+
+        _check(options, found, "segmenter")
+        settings = _segmenter_settings(options)
+        make_row = MapRows(str(Path(options.output).absolute()))
+        return predict_many(options, found, partial(Segmenter, **settings), make_row, settings)
+    _check(options, found, "classifier")
+    top = options.top or 5
+    return predict_many(options, found, Classifier, ClassRows(top), {"top": top})
+
+
+def _detector_settings(options: Namespace) -> dict[str, Any]:
+    score = _SCORE if options.score is None else options.score
+    return {"score": score, "nms": options.nms, "limit": options.limit, "sides": options.sides, "flip": options.flip}
+
+
+def _segmenter_settings(options: Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("scales", "flip", "own_size", "window", "stride")}
 
 
 def prepare_output(output: Path, overwrite: bool) -> Path:

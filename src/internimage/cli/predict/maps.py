@@ -16,6 +16,7 @@ from PIL import Image
 from internimage.cli.predict.names import CLASSES, MAPS, PICTURES, ROWS, picture_names
 from internimage.data import ImageReadError, read_image
 from internimage.data.segmentation.palettes import label_image
+from internimage.inference.bulk.rows import map_row
 from internimage.inference.segmentation import Segmenter
 from internimage.structures import SegmentationMap
 from internimage.visualization.segmentation import draw_segmentation, draw_sheet
@@ -54,11 +55,7 @@ def predict_maps(segmenter: Segmenter, paths: Sequence[Path], output: Path, *, b
         label_image(found.labels, found.palette).save(label_map)
         image = read_image(path)
         draw_segmentation(*in_small(image, found, _JPEG_SIDE)).save(output / PICTURES / name, quality=92)
-        height, width = found.size
-        shares = {label: round(share, 6) for label, share in found.shares().items()}
-        rows.append(
-            {"image": str(path), "width": width, "height": height, "map": f"{MAPS}/{label_map.name}", "shares": shares}
-        )
+        rows.append(map_row(found, f"{MAPS}/{label_map.name}"))
         shown += [in_small(image, found, _SHEET_SIDE)] if len(shown) < _SHEET_IMAGES else []
         print(f"{path}  {_in_words(found)}", flush=True)
     if rows:

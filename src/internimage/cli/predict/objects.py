@@ -12,7 +12,8 @@ from typing import Any
 
 from internimage.cli.predict.names import PICTURES, picture_names
 from internimage.data import ImageReadError, read_image
-from internimage.inference.detection import Detector, detections_json
+from internimage.inference.bulk.rows import object_row
+from internimage.inference.detection import Detector
 from internimage.structures import Detections
 from internimage.visualization.detection import draw_detections, draw_sheet
 
@@ -36,8 +37,7 @@ def predict_objects(detector: Detector, paths: Sequence[Path], output: Path, *, 
         if isinstance(found, ImageReadError):
             bad.append(found)
             continue
-        height, width = found.size
-        rows.append({"image": str(path), "width": width, "height": height, "objects": detections_json(found)})
+        rows.append(object_row(found))
         (output / PICTURES).mkdir(exist_ok=True)
         draw_detections(read_image(path), found).save(output / PICTURES / name, quality=92)
         # Masks of all images would not fit into memory; the sheet needs those of the first ones alone.
