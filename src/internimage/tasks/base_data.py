@@ -39,6 +39,8 @@ class BaseData(LightningDataModule):
         self._order_seed: int | None = None
         # Where to note training pictures that can't be read; by default the first one is an error.
         self.unreadable: Unreadable | None = None
+        # How long a batch may take before the training ends, where other processes read; None waits for ever.
+        self.timeout_minutes: float | None = None
 
     def __str__(self) -> str:
         # Lightning's opens every split, and the command line's parser asks for it.
@@ -108,6 +110,8 @@ class BaseData(LightningDataModule):
     def _loader(
         self, dataset: Dataset[Any], *, sampler: Sampler[Any] | None = None, drop_last: bool = False
     ) -> DataLoader[Any]:
+        # A little less than other processes wait for this one, so that the cause is named and not its consequence.
+        timeout = 54 * self.timeout_minutes if self.timeout_minutes and self.num_workers else 0
         return ResumableLoader(
             dataset,
             batch_size=self.batch_size,
@@ -115,6 +119,7 @@ class BaseData(LightningDataModule):
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=type(self).collate,
+            timeout=timeout,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from internimage.tasks.strategies import local_part, unsharded
+
 log = logging.getLogger(__name__)
 _MEASURED = (
     "val/loss",
@@ -120,7 +122,7 @@ class History(Callback):
         if not self._batches:
             return None
         total, count = (torch.as_tensor(value, device=module.device) for value in (self._loss, self._finite))
-        are_numbers = torch.stack([parameter.isfinite().all() for parameter in module.parameters()]).all()
+        are_numbers = torch.stack([local_part(parameter).isfinite().all() for parameter in module.parameters()]).all()
         mean = torch.where(are_numbers, total / count, torch.nan)
         # Every process comes to the same end.
         mean = float(trainer.strategy.reduce(mean, reduce_op="mean"))
@@ -193,8 +195,12 @@ class Report(Callback):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
+        # The first process shows what the network makes of some pictures, and the others don't.
+        with unsharded(pl_module):
+            if trainer.is_global_zero:
+                self._write_alone(trainer, pl_module)
+
+    def _write_alone(self, trainer: Trainer, pl_module: LightningModule) -> None:
         try:
             log.debug("report: %s", self.write(trainer, pl_module, self.history))
         except OSError as error:

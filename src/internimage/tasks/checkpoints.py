@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,6 +22,7 @@ from internimage.model.checkpoints.segmenter_files import load_segmenter, save_s
 from internimage.tasks.callbacks import DivergedError
 from internimage.tasks.durable import first_intact
 from internimage.tasks.stopping import any_process, ends_step
+from internimage.tasks.strategies import ShardedStrategy, reshard
 
 log = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
@@ -41,12 +42,22 @@ class MovingAverage(EMAWeightAveraging):
         super().__init__(decay=decay)
         self._stands_in = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the network; in the machine's memory if it will be shared out."""
+        self._device = torch.device("cpu") if isinstance(trainer.strategy, ShardedStrategy) else None
+        super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Each process keeps the average of its own parts."""
+        if isinstance(trainer.strategy, ShardedStrategy):
+            trainer.strategy.shard(cast(Any, self._average_model).module.network)
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the average, or begin one where there was none."""
         if "current_model_state" not in checkpoint and trainer.is_global_zero:
             log.info("the moving average begins with the resumed weights")
+        # Lightning says the same, with a path and a line number.
         with warnings.catch_warnings():
-            # Lightning says the same, with a path and a line number.
             warnings.filterwarnings("ignore", message=".*was not created with WeightAveraging.*")
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
@@ -63,6 +74,7 @@ class MovingAverage(EMAWeightAveraging):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The weights come back before anyone saves them."""
+        reshard(pl_module)
         self.on_validation_epoch_end(trainer, pl_module)
 
 
@@ -115,8 +127,7 @@ class LastState(Checkpoint):
             raise ValueError(f"minutes between two states must be positive, got {every_minutes}")
         self.path, self.every_minutes = path, every_minutes
         # The optimizer step of the state on disk; None before training.
-        self._step: int | None = None
-        self._saved_at = 0.0
+        self._step, self._saved_at = cast("int | None", None), 0.0
         # While a step is under way: how many came before it, and what its forward passes change besides the weights.
         self._before: tuple[int, list[Tensor]] | None = None
 

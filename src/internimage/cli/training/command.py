@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from internimage.cli.training.arguments import complete
 from internimage.cli.training.errors import in_short
+from internimage.cli.training.processes import as_loss, end_others, is_said, quieten_others
 from internimage.cli.training.program import TrainingCLI
 from internimage.cli.training.run_folder import CHECKPOINTS, has_state
 from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
@@ -27,14 +28,17 @@ log = logging.getLogger(__name__)
 def main(command: str, arguments: Sequence[str]) -> int:
     """Run one of `COMMANDS`; returns the exit status."""
     _quieten()
+    quieten_others()
     try:
         cli = TrainingCLI(command, complete(command, list(arguments)), arguments)
         if cli.config["print_groups"]:
             print(cli.groups())
             return 0
         return _fit(cli) if command == "fit" else _measure(cli)
-    except (ArgumentError, MisconfigurationException, ValueError, MemoryError, RuntimeError) as error:
+    except (ArgumentError, MisconfigurationException, OSError, ValueError, MemoryError, RuntimeError) as error:
         short = in_short(error)
+        if isinstance(short, OSError | ValueError) and is_said(str(short)):
+            return 2
         if short is error:
             raise
         raise short from error
@@ -46,7 +50,8 @@ def _fit(cli: TrainingCLI) -> int:
     ours.addHandler(cli.run_log)
     try:
         is_done = _run(
-            lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)
+            cli,
+            lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True),
         )
         log.debug("trained to the end" if is_done else "stopped")
     except BaseException as error:
@@ -85,9 +90,10 @@ def _measure(cli: TrainingCLI) -> int:
     cli.run_folder.mkdir(parents=True, exist_ok=True)
     results: list[Any] = []
     if not _run(
+        cli,
         lambda: results.extend(
             run(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True, verbose=False)
-        )
+        ),
     ):
         print("stopped", file=sys.stderr)
         return 130
@@ -100,13 +106,19 @@ def _measure(cli: TrainingCLI) -> int:
     return 0
 
 
-def _run(work: Callable[[], None]) -> bool:
+def _run(cli: TrainingCLI, work: Callable[[], None]) -> bool:
     """False if Ctrl-C or a termination signal stopped the work."""
     try:
         work()
     except SystemExit:
         # Lightning leaves this way when everything is saved and closed.
         return False
+    except Exception as error:
+        loss = as_loss(error, cli.trainer, cli.config["timeout_minutes"])
+        end_others(cli.trainer)
+        if loss is None:
+            raise
+        raise loss from error
     return True
 
 

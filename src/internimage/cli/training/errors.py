@@ -30,6 +30,11 @@ def in_short(error: Exception) -> Exception:
         return ValueError(_OUT_OF_MEMORY)
     if re.match(r"DataLoader worker \(pid.* (is killed|exited unexpectedly)", message):
         return ValueError(f"a process that reads pictures has died ({message.splitlines()[0]}); {_FEWER_WORKERS}")
+    if found := re.match(r"DataLoader timed out after (\d+)", message):
+        return ValueError(
+            f"the processes that read pictures gave nothing for {int(found[1])} seconds: one hangs, or the disk does; "
+            "go on with --resume, and raise --timeout_minutes if a batch takes that long"
+        )
     if isinstance(error, ImageReadError):
         return ValueError(f"{message}; `internimage data check FOLDER` finds all such images")
     if isinstance(error, ArgumentError):

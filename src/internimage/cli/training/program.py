@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from internimage.cli.configs import flattened
 from internimage.cli.training.groups import groups_table
+from internimage.cli.training.processes import supervise
 from internimage.cli.training.provenance import RunLog, describe_start
 from internimage.cli.training.run_folder import (
     CHECKPOINTS,
@@ -55,6 +56,7 @@ from internimage.tasks.guards import (
 from internimage.tasks.segmentation import SegmentationData, SegmentationTask
 from internimage.tasks.segmentation.report import SegmentationReport
 from internimage.tasks.stopping import Signals
+from internimage.tasks.strategies import check_strategy
 
 log = logging.getLogger(__name__)
 COMMANDS = {
@@ -128,6 +130,12 @@ class TrainingCLI(LightningCLI):
             "--print_groups", action="store_true", help="print what would learn how fast, and end there"
         )
         parser.add_argument("--wandb", type=str | None, default=None, help="also log to this project at wandb.ai")
+        parser.add_argument(
+            "--timeout_minutes",
+            type=float,
+            default=10.0,
+            help="how long a process waits for the others, and for those that read pictures, before the training ends",
+        )
         parser.add_argument("--ema", type=float | None, default=None, help="decay of a moving average of the weights")
         parser.link_arguments("data.labels", "model.init_args.labels", apply_on="instantiate")
         parser.link_arguments("data.preprocess", "model.init_args.preprocess", apply_on="instantiate")
@@ -166,6 +174,8 @@ class TrainingCLI(LightningCLI):
             self.config["resume"] = self.config["resume"] or has_state(self.run_folder)
             # A training that died before its first state has left nothing worth keeping.
             overwrite = overwrite or not (self.run_folder / WEIGHTS_FILE).exists()
+        if self.config["timeout_minutes"] <= 0:
+            raise ValueError(f"--timeout_minutes must be positive, got {self.config['timeout_minutes']:g}")
         if self.command == "fit" and not self.config["print_groups"]:
             # Of several processes, the first one alone prepares the folder.
             check = rank_zero_only(check_folder)
@@ -178,6 +188,11 @@ class TrainingCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Everything is built: look at what can be wrong before a trainer starts."""
+        check_strategy(self.trainer)
+        if isinstance(self.config_init["trainer"]["strategy"], str):
+            supervise(self.trainer, self.config["timeout_minutes"])
+        if isinstance(self.datamodule, BaseData):
+            self.datamodule.timeout_minutes = self.config["timeout_minutes"]
         if self.command == "fit":
             if isinstance(self.datamodule, BaseData) and self.config["unreadable"]:
                 self.datamodule.unreadable = Unreadable(self.run_folder / UNREADABLE, self.config["unreadable"])
