@@ -77,6 +77,31 @@ def test_to_hugging_faces_form_and_back(program: Program, source: Path) -> None:
     assert back.labels == LABELS
 
 
+def test_half_the_size_and_the_same_weights(program: Program, source: Path) -> None:
+    assert program("convert", source, "half.safetensors", "--half").status == 0
+    assert Path("half.safetensors").stat().st_size < 0.53 * source.stat().st_size
+    halves, wholes = load_file("half.safetensors"), load_file(source)
+    for name, whole in wholes.items():
+        half = halves[name]
+        assert half.dtype == (torch.float16 if whole.is_floating_point() else whole.dtype), name
+        torch.testing.assert_close(half.to(whole.dtype), whole, rtol=1e-3, atol=1e-6)
+    model = create_model("internimage_femto", pretrained="half.safetensors")
+    assert {each.dtype for each in model.parameters()} == {torch.float32}
+    assert read_checkpoint("half.safetensors").card == read_checkpoint(source).card
+
+
+def test_weights_beyond_half_precision_are_refused(program: Program) -> None:
+    model = create_model("internimage_femto", num_classes=3)
+    with torch.no_grad():
+        model.get_parameter("head.fc.bias")[1] = 7e4
+    save_checkpoint(model, "large.safetensors")
+    assert (
+        "head.fc.bias has values beyond float16's"
+        in program("convert", "large.safetensors", "o.safetensors", "--half").refusal()
+    )
+    assert not Path("o.safetensors").exists()
+
+
 def test_names_can_be_given(program: Program, source: Path) -> None:
     program("convert", source, "theirs.pth", "--format", "official")
     Path("names.txt").write_text("eins\n\n zwei \ndrei\n", encoding="utf-8")

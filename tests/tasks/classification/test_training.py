@@ -173,6 +173,31 @@ def test_bf16_trains_and_its_file_is_a_whole_one(run: Run) -> None:
     assert (run.folder / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_also_in_mixed_precision(run: Run, precision: Any) -> None:
+    """A fused step of the optimizer is no obstacle: a CPU's mixed precision scales nothing."""
+    norms: list[tuple[float, float]] = []
+
+    def norm() -> float:
+        return float(torch.stack([each.grad.norm() for each in run.task.parameters() if each.grad is not None]).norm())
+
+    run.epochs = 1
+    run.build(precision=precision, gradient_clip_val=1e-3)
+    clip = run.task.configure_gradient_clipping
+
+    def listen(*arguments: Any, **settings: Any) -> None:
+        before = norm()
+        clip(*arguments, **settings)
+        norms.append((before, norm()))
+
+    run.task.configure_gradient_clipping = listen
+    run.trainer.fit(run.task, datamodule=run.datamodule)
+    assert len(norms) == 6
+    for before, after in norms:
+        assert before > 0.01
+        assert after == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_without_validation_the_last_weights_are_exported(run: Run) -> None:
     run.epochs = 1
     run.fit(limit_val_batches=0)

@@ -17,13 +17,15 @@ from internimage.visualization.classification import draw_predictions
 _SHEET_IMAGES = 48
 
 
-def predict_classes(classifier: Classifier, paths: Sequence[Path], output: Path, *, batch_size: int, top: int) -> int:
-    """Write the three files; returns the exit status.
+def predict_classes(
+    classifier: Classifier, paths: Sequence[Path], output: Path | None, *, batch_size: int, top: int
+) -> int:
+    """Print what is seen and write the three files; returns the exit status.
 
     Args:
         classifier: names what is there.
         paths: the images.
-        output: the folder, which is there.
+        output: the folder, which is there; None writes no files.
         batch_size: images that go through the network together.
         top: classes per image in the JSON file.
     """
@@ -35,9 +37,10 @@ def predict_classes(classifier: Classifier, paths: Sequence[Path], output: Path,
             print(f"{_short(result.source or '')}  {result.label}  {100 * result.score:.1f}%")
         else:
             bad.append(result)
-    if good:
+    if good and output is not None:
         write_predictions(good, output, top, classifier.preprocess.in_chans)
-    print(f"\n{len(good)} of {len(paths)} images: {output}")
+    where = "nothing is written without --output" if output is None else output
+    print(f"\n{len(good)} of {len(paths)} images: {where}")
     for error in bad:
         print(f"internimage: {error}", file=sys.stderr)
     return 1 if bad else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,9 @@ from internimage.model import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.detector_files import holds_detector
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.segmenter_files import holds_segmenter
+from internimage.model.weights import DEFAULT_WEIGHTS, SHIPPED
+
+log = logging.getLogger(__name__)
 
 # Of detections; below it most are mistakes.
 _SCORE = 0.3
@@ -43,7 +47,13 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("top", "batch_size"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    if options.weights is None:
+        options.weights = DEFAULT_WEIGHTS
+        row = SHIPPED[DEFAULT_WEIGHTS]
+        log.info("no --weights: %s, which come with the package (%s, %d pixels)", row.name, row.data, row.image_size)
     check_bulk(options)
+    if options.output is None:
+        return _show(options)
     if options.format != "json":
         return _predict_many(options)
     output = prepare_output(Path(options.output), options.overwrite)
@@ -64,8 +74,10 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="internimage predict", description="Name images, their objects, or their pixels.")
     parser.add_argument("images", nargs="+", type=str, help="image files, folders, and (jsonl, parquet) sets of shards")
-    parser.add_argument("--weights", type=str, required=True, help="a file, a run's folder, a weight name or a hub id")
-    parser.add_argument("--output", type=str, required=True, help="folder for what is found")
+    weights = "a file, a run's folder, a weight name or a hub id; by default a small classifier of the package's own"
+    parser.add_argument("--weights", type=str | None, default=None, help=weights)
+    output = "folder for what is found; a classifier's findings are only printed without one"
+    parser.add_argument("--output", type=str | None, default=None, help=output)
     add_bulk_arguments(parser)
     parser.add_argument(
         "--batch_size",
@@ -88,6 +100,20 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ...; the fastest by default")
     parser.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
     return parser
+
+
+def _show(options: Namespace) -> int:
+    """Print what a classifier sees, and write nothing."""
+    found = read_checkpoint(locate(options.weights))
+    kinds = {"detector": holds_detector(found), "segmenter": holds_segmenter(found)}
+    kind = next((name for name, holds in kinds.items() if holds), None)
+    if kind is not None or options.format != "json":
+        what = f"a {kind}'s" if kind else f"--format {options.format}'s"
+        raise ValueError(f"{what} findings go into a folder; give one as --output FOLDER")
+    _check(options, found, "classifier")
+    classifier = Classifier(options.weights, device=options.device)
+    paths = find_images(options.images)
+    return predict_classes(classifier, paths, None, batch_size=options.batch_size or 32, top=options.top or 5)
 
 
 def _check(options: Namespace, found: Checkpoint, kind: str) -> None:
