@@ -53,7 +53,6 @@ def _fit(cli: TrainingCLI) -> int:
             cli,
             lambda: cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True),
         )
-        log.debug("trained to the end" if is_done else "stopped")
     except BaseException as error:
         cli.run_log.note(error)
         raise
