@@ -1,4 +1,4 @@
-"""FSDP2: two processes that each hold a half of everything learn what two whole ones learn, and leave the same files."""
+"""FSDP2: two processes that hold a half of everything each learn what two whole ones do, and leave the same files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that is killed or hangs ends the training with its reason, within a bounded time, and leaves nobody behind."""
+"""A process that is killed or hangs ends the training with its reason, in bounded time, and leaves nobody behind."""
 
 from __future__ import annotations
 
