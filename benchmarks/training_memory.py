@@ -169,15 +169,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(prog="python -m benchmarks.training_memory", description=__doc__)
     parser.add_argument("--output", type=str, default=str(RESULTS), help="folder for the result files")
     parser.add_argument("--quick", action="store_true", help="two variants: shows that it runs")
+    parser.add_argument("--computed", action="store_true", help="leave out what is measured")
     options = parser.parse_args(list(arguments))
     # Fake tensors leave nothing to a compiler to warn of.
     warnings.simplefilter("ignore")
-    rows = [row(name) for name in (("t", "b") if options.quick else SIDES)]
-    checks = [measured("femto", 224, 2 if options.quick else 16)]
-    checks += [] if options.quick else [measured("t", 224, 4)]
+    rows: list[dict[str, Any]] = []
+    for name in ("t", "b") if options.quick else SIDES:
+        rows.append(row(name))
+        print(json.dumps(rows[-1]), flush=True)
+    checks = [] if options.computed else [measured("femto", 224, 2 if options.quick else 16)]
+    checks += [] if options.quick or options.computed else [measured("t", 224, 4)]
     facts = describe(Settings(threads=torch.get_num_threads()), "training_memory")
-    facts["command"] = "python -m benchmarks.training_memory" + (" --quick" if options.quick else "")
-    facts["computed"] = "all but the last table; GB are 10^9 bytes"
+    facts["command"] = " ".join(("python -m benchmarks.training_memory", *arguments))
+    facts["computed"] = "everything" if options.computed else "all but the last table"
     page = as_markdown(facts, rows, checks)
     print(page)
     numbers = json.dumps({"facts": facts, "rows": rows, "checks": checks}, indent=1) + "\n"
@@ -214,6 +218,8 @@ def as_markdown(facts: dict[str, str], rows: Sequence[dict[str, Any]], checks: S
             for found in rows
         ]
         page += _table(("variant", *(f"{gpu} GB" for gpu in GPUS_GB)), body)
+    if not checks:
+        return page
     page += "\nMeasured on a CPU in float32, in MiB.\n\n"
     top = (
         "training",
