@@ -87,14 +87,8 @@ class BestState(ModelCheckpoint):
     """
 
     def __init__(self, path: Path, monitor: str) -> None:
-        super().__init__(
-            path.parent,
-            filename=path.stem,
-            monitor=monitor,
-            mode="max",
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+        how: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        super().__init__(path.parent, filename=path.stem, monitor=monitor, mode="max", **how)
         # Lightning would follow a link, which may be gone when the folder's older run is replaced.
         self.dirpath = str(path.parent.absolute())
 
@@ -230,7 +224,9 @@ class ExportWeights(Callback):
         found, problems = first_intact([self.folder / name for name in (BEST, LAST)])
         for problem in problems:
             log.warning("%s: the exported weights are those of %s", problem, found)
-        if found is not None:
+        if found is not None and found.is_dir():
+            log.warning("%s is a folder of DeepSpeed's: zero_to_fp32.py in it makes one file of its weights", found)
+        elif found is not None:
             export_weights(found, self.path)
 
 

@@ -13,7 +13,8 @@ from itertools import chain
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -138,6 +139,17 @@ def check_strategy(trainer: Trainer) -> None:
             f"trainer.strategy {FSDP2} takes trainer.precision {' or '.join(_PRECISIONS)}, got {precision}; "
             "change that, or take trainer.strategy ddp"
         )
+    if isinstance(strategy, DeepSpeedStrategy):
+        callbacks: list[Any] = cast(Any, trainer).callbacks
+        for setting, is_set in (
+            ("--ema", any(isinstance(each, WeightAveraging) for each in callbacks)),
+            ("--skip_bad_steps", any(getattr(each, "skip", False) for each in callbacks)),
+        ):
+            if is_set:
+                raise ValueError(
+                    f"{setting} needs weights and gradients that DeepSpeed keeps to itself; leave it out (ema: null in "
+                    f"a recipe), or take trainer.strategy {FSDP2}"
+                )
 
 
 def local_part(tensor: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ def supervise(trainer: Trainer, minutes: float) -> None:
         # Of DDP, FSDP2 and DeepSpeed; the processes don't know of one another before the training begins.
         strategy._timeout = timedelta(minutes=minutes)
     own = strategy.launcher
-    if type(own) is _SubprocessScriptLauncher:
+    # Processes that torchrun, SLURM or Lightning have started start no others.
+    if type(own) is _SubprocessScriptLauncher and not own.cluster_environment.creates_processes_externally:
         strategy._launcher = Launcher(own.cluster_environment, own.num_processes, own.num_nodes)
 
 

@@ -83,7 +83,7 @@ def check_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
 
 def has_state(run: Path) -> bool:
     """Whether there is something to go on from. A crash may have left the state before the last one alone."""
-    return any((run / CHECKPOINTS / name).is_file() for name in (LAST, PREVIOUS))
+    return any((run / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS))
 
 
 def _check_writable(run: Path) -> None:
