@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any, cast
 
 import numpy as np
@@ -19,10 +19,12 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from internimage.data import ImageReadError
+from internimage.data.shards import ShardDataset
 from internimage.tasks.guards import Unreadable
 
 # What each kind of randomness is called, so that none repeats another.
 _PICTURES, _STEPS = 1, 2
+_TRIES_NEAR = 8
 Key = tuple[int, int]
 """An epoch, and the number of a sample in its set."""
 
@@ -81,18 +83,29 @@ class SeededSamples(Dataset[Any]):
         """The sample of a `Key`; a number alone is one of the first epoch."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         seed_all(self.seed, _PICTURES, epoch, index)
-        while True:
+        near = _near(self.samples, index)
+        for attempt in count():
             try:
                 return self.samples[index]
             except ImageReadError as error:
                 if self.unreadable is None:
                     raise
                 self.unreadable.note(error, len(self))
-            index = int(torch.randint(len(self), ()))
+            # What lies beside it is at hand, unless all of it is damaged.
+            places = near if attempt < _TRIES_NEAR else range(len(self))
+            index = places[int(torch.randint(len(places), ()))]
+        raise AssertionError("counting has no end")
+
+
+def _near(samples: Dataset[Any], index: int) -> range:
+    """Where to look for a picture in place of another."""
+    return samples.near(index) if isinstance(samples, ShardDataset) else range(len(cast(Sized, samples)))
 
 
 class EpochSampler(DistributedSampler[Any]):
     """Keys of a `SeededSamples`: each sample once an epoch, shuffled anew each time; every process takes its share.
+
+    Shards are shuffled as `epoch_order` says, so that each process reads a few of its own at a time.
 
     Where the samples can't be shared out evenly, some of the first come twice, as with `DistributedSampler`.
 
@@ -104,9 +117,9 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(self, samples: SeededSamples, seed: int, trainer: Trainer | None, batch_size: int) -> None:
-        count, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        super().__init__(samples, count, rank, shuffle=True, seed=seed)
-        self.trainer, self.batch_size = trainer, batch_size
+        processes, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        super().__init__(samples, processes, rank, shuffle=True, seed=seed)
+        self.samples, self.trainer, self.batch_size = samples, trainer, batch_size
 
     def __iter__(self) -> Iterator[Any]:
         # Lightning says the epoch too late: workers read ahead as soon as they exist.
@@ -114,9 +127,14 @@ class EpochSampler(DistributedSampler[Any]):
 
     def keys_from(self, position: Position) -> Iterator[Key]:
         """What comes from there to the end of the epoch."""
-        self.set_epoch(position.epoch)
-        indices: Iterator[int] = super().__iter__()
-        return ((position.epoch, index) for index in islice(indices, position.batches * self.batch_size, None))
+        done = position.batches * self.batch_size
+        samples = self.samples.samples
+        if isinstance(samples, ShardDataset):
+            indices = samples.epoch_order(self.seed, position.epoch, self.rank, self.num_replicas, done)
+        else:
+            self.set_epoch(position.epoch)
+            indices = islice(cast(Iterator[int], super().__iter__()), done, None)
+        return ((position.epoch, index) for index in indices)
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from internimage.cli.data.check import Task, check
 from internimage.cli.data.printing import table
 from internimage.cli.data.segmentation import Meant, convert_label_maps
+from internimage.cli.data.shards import check_shards, is_sharded, pack_folder, pack_parser
 from internimage.data import export_samples
 from internimage.data.detection.formats import convert_to_coco
 from internimage.data.samples.fashion_mnist import check_export
@@ -26,7 +27,7 @@ _TASKS = get_args(Task)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``check PATH``, ``coco FOLDER OUTPUT``, ``labels FOLDER OUTPUT``, ``samples FOLDER`` or ``scenes FOLDER``.
+    """``check PATH``, ``pack FOLDER OUTPUT`` and the others of the parser, each with its own options.
 
     Returns the exit status.
     """
@@ -36,8 +37,12 @@ def main(arguments: Sequence[str]) -> int:
         if chosen.task not in (None, *_TASKS):
             raise ValueError(f"--task must be one of {', '.join(_TASKS)}; got {chosen.task!r}")
         images = None if chosen.images is None else Path(chosen.images)
+        if chosen.task in (None, "classification") and is_sharded(chosen.path):
+            return check_shards(chosen.path, everything=chosen.all)
         meant = Meant(chosen.classes, tuple(chosen.ignore or ()), chosen.reduce_zero, chosen["values"])
         return check(Path(chosen.path), chosen.task, images, meant, everything=chosen.all)
+    if options.what == "pack":
+        return pack_folder(chosen)
     if options.what == "coco":
         return _convert(Path(chosen.folder), Path(chosen.output))
     if options.what == "labels":
@@ -53,8 +58,8 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True, dest="what")
     check = ArgumentParser(
         description="Say what a set of pictures holds, read every one of them, and name all that is wrong. Known are "
-        "class folders (classification), COCO, Pascal VOC and YOLO (detection), and images/ with labels/ of the same "
-        "names (segmentation)."
+        "class folders and shards (classification), COCO, Pascal VOC and YOLO (detection), and images/ with labels/ of "
+        "the same names (segmentation)."
     )
     check.add_argument("path", type=str, help="the folder that holds the set, or one annotation file of COCO's format")
     tasks = f"{', '.join(_TASKS)}: what the set is for, where it fits several"
@@ -70,6 +75,7 @@ def _parser() -> ArgumentParser:
     check.add_argument("--reduce_zero", action="store_true", help="in label maps 0 is no class, and 1 the first one")
     check.add_argument("--all", action="store_true", help="name every place, not the first three of each kind")
     commands.add_subcommand("check", check, help="say what a set holds and all that is wrong in it")
+    commands.add_subcommand("pack", pack_parser(), help="write class folders as shards: large tar files with an index")
     coco = ArgumentParser(description="Write annotations/train.json and the like in COCO's format; pictures stay.")
     coco.add_argument("folder", type=str, help="a set of Pascal VOC or YOLO")
     coco.add_argument("output", type=str, help="where the annotations go; it may be the same folder")

@@ -28,6 +28,7 @@ _TO_MEND = {
     "image file twice": "images listed more than once",
     "image id twice": "images with the id of another",
     "image of another size": "pictures of another size than the annotations say",
+    "index of a shard": "shards whose index can't be read",
     "iscrowd": "broken values of iscrowd",
     "label map as JPEG": "label maps in JPEG files",
     "label map in colour": "label maps in colour",

@@ -49,6 +49,10 @@ class Shard:
         """The name of the file of its samples."""
         return index_file(self.file)
 
+    def is_index(self, content: bytes) -> bool:
+        """Whether these are the bytes of that file."""
+        return zlib.crc32(content) == self.index_crc32
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -84,7 +88,7 @@ class Samples:
         Raises:
             ValueError: these are other bytes; names ``where``.
         """
-        if zlib.crc32(content) != shard.index_crc32:
+        if not shard.is_index(content):
             raise ValueError(f"{where} is damaged: its checksum differs from {INDEX_FILE}; {how_to_index(where)}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             names = tuple(arrays["names"].tobytes().decode("utf-8", "surrogateescape").split("\0"))
@@ -115,6 +119,11 @@ class Index:
     def ends(self) -> list[int]:
         """Up to which sample each shard reaches."""
         return list(accumulate(shard.num_samples for shard in self.shards))
+
+    @property
+    def num_samples(self) -> int:
+        """How many pictures all shards hold."""
+        return sum(shard.num_samples for shard in self.shards)
 
     @property
     def key(self) -> str:
@@ -194,6 +203,11 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def open_file(path: Path) -> int:
+    """A file handle for reading bytes."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock
 
-from internimage.data.shards.index import INDEX_FILE, Index, Shard, how_to_index
+from internimage.data.shards.cache import Cache, Served
+from internimage.data.shards.fetching import MissingFileError, Patience, address, fetch_bytes
+from internimage.data.shards.index import INDEX_FILE, Index, Shard, how_to_index, open_file
 from internimage.data.shards.scan import index_folder
 
 FOLDER_VARIABLE = "INTERNIMAGE_SHARDS"
@@ -30,6 +33,10 @@ class Place(Protocol):
 
     def drop(self, shard: Shard) -> None:
         """Forget a copy, so that it is fetched anew."""
+        ...
+
+    def fetch_ahead(self, shards: Sequence[Shard]) -> None:
+        """Begin to fetch what will be opened soon."""
         ...
 
 
@@ -62,10 +69,8 @@ class Folder:
     def drop(self, shard: Shard) -> None:
         """Nothing to forget: this is no copy."""
 
-
-def open_file(path: Path) -> int:
-    """A file handle for reading bytes."""
-    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    def fetch_ahead(self, shards: Sequence[Shard]) -> None:
+        """Nothing to fetch."""
 
 
 def is_url(source: str | Path) -> bool:
@@ -75,7 +80,11 @@ def is_url(source: str | Path) -> bool:
 
 def url_has_index(url: str) -> bool:
     """Whether a server has the index of shards there."""
-    raise NotImplementedError("shards behind a URL")
+    try:
+        fetch_bytes(address(url, INDEX_FILE), Patience())
+    except MissingFileError:
+        return False
+    return True
 
 
 def cache_folder(cache: Path | None) -> Path:
@@ -84,10 +93,12 @@ def cache_folder(cache: Path | None) -> Path:
     return Path(default if cache is None else cache).expanduser()
 
 
-def find_place(source: str | Path, cache: Path | None, cache_gib: float) -> tuple[Place, Index]:
+def find_place(
+    source: str | Path, cache: Path | None, cache_gib: float, patience: Patience | None = None
+) -> tuple[Place, Index]:
     """Where the shards of a source lie, and what they are; see `ShardSet.open`."""
     if is_url(source):
-        raise NotImplementedError("shards behind a URL")
+        return _find_served(str(source), Cache(cache_folder(cache), int(cache_gib * 2**30), patience or Patience()))
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give a folder of shards")
@@ -106,6 +117,16 @@ def find_place(source: str | Path, cache: Path | None, cache_gib: float) -> tupl
                 return Folder(folder, indexes), _read_index(folder, indexes)
         indexes = folder if os.access(folder, os.W_OK) else elsewhere
         return Folder(folder, indexes), index_folder(folder, indexes)
+
+
+def _find_served(url: str, cache: Cache) -> tuple[Place, Index]:
+    where = address(url, INDEX_FILE)
+    try:
+        index = Index.from_text(fetch_bytes(where, cache.patience), where)
+    except MissingFileError:
+        how = "internimage data pack --index_only FOLDER"
+        raise ValueError(f"{url} has no {INDEX_FILE}; make it on the machine that has the shards: {how}") from None
+    return Served(url, index, cache), index
 
 
 def _read_index(folder: Path, indexes: Path) -> Index:

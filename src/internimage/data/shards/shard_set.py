@@ -6,16 +6,18 @@ import os
 import threading
 import zlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from internimage.data.images import ImageReadError
+from internimage.data.shards.fetching import Patience
 from internimage.data.shards.index import INDEX_FILE, NO_CLASS, Index, Samples, Shard
 from internimage.data.shards.places import Place, find_place, is_url, url_has_index
 
 CACHE_GIB = 100.0
 # Shards that a process keeps open, the ones used last; a file handle and the list of its samples for each.
-_OPEN = 32
+_OPEN = 8
 _position = threading.Lock()
 
 
@@ -26,19 +28,27 @@ class ShardSet:
 
     Attributes:
         source: the folder or URL.
+        index: what lies where.
         labels: the classes; None where the samples have none.
 
     """
 
     def __init__(self, source: str, index: Index, place: Place) -> None:
-        self.source, self.labels = source, index.labels
+        self.source, self.index, self.labels = source, index, index.labels
         self.shards = index.shards
         self._ends, self._place = index.ends, place
         self._opened: dict[int, _Opened] = {}
         self._renewed: set[int] = set()
 
     @classmethod
-    def open(cls, source: str | Path, *, cache: Path | None = None, cache_gib: float = CACHE_GIB) -> ShardSet:
+    def open(
+        cls,
+        source: str | Path,
+        *,
+        cache: Path | None = None,
+        cache_gib: float = CACHE_GIB,
+        patience: Patience | None = None,
+    ) -> ShardSet:
         """The shards in a folder, or behind the URL of such a folder.
 
         Tar files of a folder without an index (as webdataset and img2dataset write them) are read through once and
@@ -49,12 +59,13 @@ class ShardSet:
             cache: the folder for shards of a server; by default ``$INTERNIMAGE_SHARDS`` or
                 ``~/.cache/internimage/shards``.
             cache_gib: how much may lie there; the shards that were not used for longest go first.
+            patience: with a server; by default five tries within a quarter of a minute, besides its own slowness.
 
         Raises:
             ValueError: there are no shards, or some are damaged, missing, or not in the index; names them.
             ConnectionError: the server does not give the index; says why.
         """
-        place, index = find_place(source, cache, cache_gib)
+        place, index = find_place(source, cache, cache_gib, patience)
         return cls(str(source), index, place)
 
     def __len__(self) -> int:
@@ -96,6 +107,10 @@ class ShardSet:
         number, row = self._find(index)
         first = index - row
         return range(first, first + self.shards[number].num_samples)
+
+    def fetch_ahead(self, numbers: Sequence[int]) -> None:
+        """Have a server's shards fetched in the background, so that nobody waits for them later."""
+        self._place.fetch_ahead([self.shards[number] for number in numbers])
 
     def __getstate__(self) -> dict[str, Any]:
         # File handles mean nothing to another process.

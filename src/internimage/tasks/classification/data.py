@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from internimage.data import SAMPLE_LABELS, SAMPLE_PREPROCESS, labels_in, open_samples, open_split, to_tensor
 from internimage.data.augment import Augmentation, batch_mixer, train_transform
+from internimage.data.shards import CACHE_GIB, ShardSplits, find_shards
 from internimage.structures import LabelMap, Preprocess
 from internimage.tasks.base_data import BaseData, Split
 
@@ -20,13 +21,13 @@ SAMPLE = "sample"
 
 
 class ClassificationData(BaseData):
-    """Images in one folder per class, or the sample set that ships with the package.
+    """Images in one folder per class or in shards, or the sample set that ships with the package.
 
-    ``root`` holds ``train`` and ``val`` (and perhaps ``test``) with class folders inside, or class folders directly
-    (then a fixed share of each class is kept for validation), or is the word ``sample``.
+    ``root`` holds ``train`` and ``val`` (and perhaps ``test``) with class folders or shards inside, or class folders
+    directly (then a fixed share of each class is kept for validation), or is the word ``sample``.
 
     Args:
-        root: the folder, or ``sample``.
+        root: the folder, the URL of a folder with shards, or ``sample``.
         preprocess: size, crop and normalisation; by default 224 pixels with ImageNet's mean and deviation
             (the sample set brings its own).
         image_size: shorthand for another ``preprocess.size``.
@@ -36,6 +37,8 @@ class ClassificationData(BaseData):
         num_workers: processes that read images; 0 reads in the training process.
         val_fraction: share kept for validation where there are no split folders.
         seed: of that split.
+        cache: the folder for copies of a server's shards; by default ``~/.cache/internimage/shards``.
+        cache_gib: how much may lie there.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class ClassificationData(BaseData):
         num_workers: int = 2,
         val_fraction: float = 0.1,
         seed: int = 0,
+        cache: str | None = None,
+        cache_gib: float = CACHE_GIB,
     ) -> None:
         super().__init__(root, batch_size, num_workers)
         base = preprocess or (SAMPLE_PREPROCESS if root == SAMPLE else Preprocess())
@@ -56,6 +61,7 @@ class ClassificationData(BaseData):
         self.augmentation = augmentation or Augmentation()
         self.label_smoothing = label_smoothing
         self.val_fraction, self.seed = val_fraction, seed
+        self.cache, self.cache_gib = cache, cache_gib
         self._datasets: dict[Split, Dataset[tuple[Tensor, int]]] = {}
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
@@ -63,7 +69,13 @@ class ClassificationData(BaseData):
     @cached_property
     def labels(self) -> LabelMap:
         """Class names, in the order of the targets."""
-        return SAMPLE_LABELS if self.root == SAMPLE else labels_in(Path(self.root))
+        if self.root == SAMPLE:
+            return SAMPLE_LABELS
+        return self._shards.labels if self._shards else labels_in(Path(self.root))
+
+    @cached_property
+    def _shards(self) -> ShardSplits | None:
+        return find_shards(self.root, None if self.cache is None else Path(self.cache), self.cache_gib)
 
     def dataset(self, split: Split) -> Dataset[tuple[Tensor, int]]:
         """The images of one split; those for training are augmented."""
@@ -78,6 +90,8 @@ class ClassificationData(BaseData):
         in_chans = self.preprocess.in_chans
         if self.root == SAMPLE:
             return open_samples(split, transform=transform, in_chans=in_chans)
+        if self._shards:
+            return self._shards.open(split, transform=transform, in_chans=in_chans)
         return open_split(
             self.root,
             split,
