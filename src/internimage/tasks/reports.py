@@ -11,9 +11,30 @@ from PIL import Image
 from torch import nn
 
 from internimage.tasks.callbacks import History
+from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
 from internimage.visualization.page import Picture
 
 REPORT_FILE = "report.html"
+
+
+def run_files(weights: str, *own: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """The files of a run's folder and what each is.
+
+    Args:
+        weights: what the file of weights holds.
+        own: the files of its task.
+    """
+    return (
+        (WEIGHTS_FILE, weights),
+        ("model.json", "the same description, to read"),
+        ("config.yaml", "every setting of this run"),
+        ("metrics.csv", "one row per epoch"),
+        *own,
+        (f"checkpoints/{BEST}", "the best epoch's complete state"),
+        (f"checkpoints/{LAST}", "the last state, to resume from"),
+        ("starts.jsonl", "command, commit, versions and machine of every start"),
+        ("log.txt", "what was said meanwhile"),
+    )
 
 
 def save_pictures(pictures: Mapping[str, Picture], run: Path, known: set[str]) -> None:

@@ -50,6 +50,7 @@ def scenes(tmp_path: Path) -> list[Path]:
 def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
     run, outcome = trained
     expected = {"config.yaml", "metrics.csv", "model.safetensors", "model.json", "results.json", "report.html"}
+    expected |= {"starts.jsonl", "log.txt"}
     pictures = {"curves.png", "predictions.png", "worst.png", "precision_recall.png"}
     assert {path.name for path in run.iterdir()} >= expected | {"checkpoints", "tensorboard", "curves.png"}
     assert {path.name for path in run.iterdir()} <= expected | pictures | {"checkpoints", "tensorboard"}

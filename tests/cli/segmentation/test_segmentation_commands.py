@@ -52,6 +52,7 @@ def scenes(tmp_path: Path) -> list[Path]:
 def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
     run, outcome = trained
     expected = {"config.yaml", "metrics.csv", "model.safetensors", "model.json", "report.html", "checkpoints"}
+    expected |= {"starts.jsonl", "log.txt"}
     pictures = {"curves.png", "predictions.png", "worst.png", "classes.png", "confusion_matrix.png"}
     assert {path.name for path in run.iterdir()} == expected | pictures | {"tensorboard"}
     assert outcome.out.splitlines() == [f"weights: {run}/model.safetensors", f"report:  {run}/report.html"]

@@ -34,6 +34,8 @@ FILES = {
     "report.html",
     "checkpoints",
     "tensorboard",
+    "starts.jsonl",
+    "log.txt",
 }
 RECIPE = ("fit", "--config", "smoke/classification")
 

@@ -15,10 +15,9 @@ from internimage.data import denormalize
 from internimage.structures import Classification
 from internimage.tasks.base_data import Split
 from internimage.tasks.callbacks import History
-from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
 from internimage.tasks.classification.data import ClassificationData
 from internimage.tasks.classification.task import ClassificationTask
-from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, save_pictures, text_of
+from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
 from internimage.visualization.classification import confusion_matrix_figure, curves_figure, draw_predictions
 from internimage.visualization.page import (
     Picture,
@@ -85,17 +84,12 @@ class ClassificationReport:
         return pictures
 
 
-_FILES = (
-    (WEIGHTS_FILE, "the weights, with architecture, class names and preprocessing inside"),
-    ("model.json", "the same description, to read"),
-    ("config.yaml", "every setting of this run"),
-    ("metrics.csv", "one row per epoch"),
+_FILES = run_files(
+    "the weights, with architecture, class names and preprocessing inside",
     ("curves.png", "loss, accuracy and learning rate"),
     ("predictions.png", "examples"),
     ("mistakes.png", "confident mistakes"),
     ("confusion_matrix.png", "what is taken for what"),
-    (f"checkpoints/{BEST}", "the best epoch's complete state"),
-    (f"checkpoints/{LAST}", "the last state, to resume from"),
 )
 
 

@@ -18,11 +18,10 @@ from internimage.data.detection.dataset import CocoPictures, Source
 from internimage.data.detection.rle import decode_masks
 from internimage.structures import Detections
 from internimage.tasks.callbacks import History
-from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
 from internimage.tasks.detection.data import DetectionData, Split
 from internimage.tasks.detection.precision import Kind, category_ids
 from internimage.tasks.detection.task import DetectionTask
-from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, save_pictures, text_of
+from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
 from internimage.visualization.curves import curves_figure
 from internimage.visualization.detection import draw_comparison
 from internimage.visualization.page import Picture, RunReport, Table, write_report
@@ -67,18 +66,13 @@ class DetectionReport:
         return write_report(self.run / REPORT_FILE, report)
 
 
-_FILES = (
-    (WEIGHTS_FILE, "the weights, with architecture, class names and preprocessing inside"),
-    ("model.json", "the same description, to read"),
-    ("config.yaml", "every setting of this run"),
-    ("metrics.csv", "one row per epoch"),
+_FILES = run_files(
+    "the weights, with architecture, class names and preprocessing inside",
     (RESULTS_FILE, "all detections of the last evaluation in COCO's result format"),
     ("curves.png", "loss, average precision and learning rate"),
     ("predictions.png", "examples beside the truth"),
     ("worst.png", "the pictures with the most mistakes"),
     ("precision_recall.png", "precision over recall"),
-    (f"checkpoints/{BEST}", "the best epoch's complete state"),
-    (f"checkpoints/{LAST}", "the last state, to resume from"),
 )
 
 

@@ -14,8 +14,7 @@ from PIL import Image
 from internimage.data.segmentation.palettes import find_palette
 from internimage.structures import SegmentationMap
 from internimage.tasks.callbacks import History
-from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
-from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, save_pictures, text_of
+from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
 from internimage.tasks.segmentation.data import SegmentationData
 from internimage.tasks.segmentation.task import SegmentationTask, Split
 from internimage.visualization.confusion import (
@@ -62,18 +61,13 @@ class SegmentationReport:
         return write_report(self.run / REPORT_FILE, report)
 
 
-_FILES = (
-    (WEIGHTS_FILE, "the weights, with architecture, class names, colours and preprocessing inside"),
-    ("model.json", "the same description, to read"),
-    ("config.yaml", "every setting of this run"),
-    ("metrics.csv", "one row per epoch"),
+_FILES = run_files(
+    "the weights, with architecture, class names, colours and preprocessing inside",
     ("curves.png", "loss, mean IoU and learning rate"),
     ("predictions.png", "examples beside the truth"),
     ("worst.png", "the pictures with the most pixels wrong"),
     ("classes.png", "intersection over union of each class"),
     ("confusion_matrix.png", "which class is taken for which"),
-    (f"checkpoints/{BEST}", "the best epoch's complete state"),
-    (f"checkpoints/{LAST}", "the last state, to resume from"),
 )
 
 

@@ -16,7 +16,7 @@ from internimage.model import WEIGHTS, read_checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.model.weights import DEFAULT_WEIGHTS, DETECTORS, SEGMENTERS, SHIPPED, ShippedWeights
 
-CIFAR10 = Path(__file__).resolve().parents[4] / "shared" / "data" / "cifar10" / "test.tar.xz"
+CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10" / "test.tar.xz"
 ROWS = pytest.mark.parametrize("row", SHIPPED.values(), ids=SHIPPED)
 
 
