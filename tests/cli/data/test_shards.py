@@ -95,6 +95,7 @@ def fit(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_and_resumed(program: Program, clothes: Path, tmp_path: Path) -> None:
     """The final weights are those of a training that nobody disturbed, to the last bit."""
     program("data", "pack", clothes, "out", "--shard_mib", "0.02")
