@@ -1,8 +1,8 @@
 """``python -m benchmarks.loading FOLDER``: how fast pictures come to a training, from class folders and from shards.
 
 The loader is that of ``internimage fit`` with the official augmentation at 224 pixels. Each stage is also timed alone,
-in one thread and from the page cache, so that the slowest is known; and Pillow's draft mode, which decodes a JPEG at half
-its size.
+in one thread and from the page cache, so that the slowest is known; and Pillow's draft mode, which decodes a JPEG at
+half its size.
 """
 
 from __future__ import annotations

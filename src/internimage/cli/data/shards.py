@@ -69,7 +69,7 @@ def pack_folder(chosen: Namespace) -> int:
     bad = [error for each in packed.values() for error in each.unreadable]
     if bad:
         print(f"\n{len(bad)} pictures can't be read; they were {'packed' if chosen.keep_unreadable else 'left out'}")
-    findings = [Finding("unreadable image", str(error), "", is_fixed=False) for error in bad]
+    findings = [Finding("unreadable image", "", str(error), is_fixed=False) for error in bad]
     if findings:
         print_findings(findings, everything=True)
     print(f"\nlook at it: internimage data check {quote(chosen.output)}")
@@ -144,9 +144,9 @@ def _check_one(shards: ShardSet, index: int) -> tuple[int | None, Finding | None
         read_image(content, name=f"{shards.name(index)} in {shards.source}")
         return shards.target(index), None
     except ImageReadError as error:
-        return None, Finding("unreadable image", str(error), "", is_fixed=False)
+        return None, Finding("unreadable image", "", str(error), is_fixed=False)
     except ValueError as error:
-        return None, Finding("index of a shard", str(error), "", is_fixed=False)
+        return None, Finding("index of a shard", "", str(error), is_fixed=False)
 
 
 def _classes(targets: Counter[int | None], shards: ShardSet) -> str:
