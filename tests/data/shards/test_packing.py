@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from internimage.data import labels_in, open_split
-from internimage.data.shards import ShardSet, index_folder, pack
+from internimage.data.shards import ShardSet, find_shards, holds_shards, index_folder, pack
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -114,3 +114,12 @@ def test_the_index_is_json_for_people(packed: Path) -> None:
     assert content["classes"][0] == "Ankle boot"
     assert sum(shard["samples"] for shard in content["shards"]) == 30
     assert (packed / "val/classes.txt").read_text().splitlines() == content["classes"]
+
+
+def test_archives_beside_class_folders_are_no_shards(clothes: Path, packed: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(clothes, tmp_path / "set"))
+    shutil.copy(packed / "train/shard-00000.tar", root / "train/Bag.tar")
+    assert not holds_shards(root / "train")
+    assert find_shards(root) is None
+    assert holds_shards(packed / "train")
+    assert not holds_shards(packed)

@@ -200,7 +200,7 @@ def _read_at(handle: int, size: int, offset: int) -> bytes:
 
 
 def holds_shards(source: str | Path) -> bool:
-    """Whether `ShardSet.open` would find shards there: tar files or an index of them, not splits of such.
+    """Whether shards lie there: tar files, not splits of such and no class folders.
 
     Raises:
         ConnectionError: the server of a URL can't be asked.
@@ -208,4 +208,8 @@ def holds_shards(source: str | Path) -> bool:
     if is_url(source):
         return url_has_index(str(source))
     folder = Path(source)
-    return folder.is_dir() and ((folder / INDEX_FILE).is_file() or any(folder.glob("*.tar")))
+    if not folder.is_dir() or not any(folder.glob("*.tar")):
+        return False
+    # Class folders win over archives that were left beside them.
+    has_folders = any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
+    return not has_folders or (folder / INDEX_FILE).is_file()
