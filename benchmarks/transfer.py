@@ -93,7 +93,8 @@ def train(root: Path, weights: str | None, rate: float, seed: int, epochs: int) 
             *(f"{data}.root", str(root), f"{data}.batch_size", "25", f"{data}.num_workers", "0"),
             *(f"{data}.augmentation.cutmix", "0", "--trainer.max_epochs", str(epochs), "--trainer.logger", "false"),
             *(f"{model}.pretrained", "false" if weights is None else weights, f"{model}.optimizer.lr", str(rate)),
-            *("--ema", "0.98"),
+            # Of few steps, an average would lag behind.
+            *("--ema", "null"),
         ]
     )
     if status:

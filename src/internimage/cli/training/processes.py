@@ -62,6 +62,7 @@ class Launcher(_SubprocessScriptLauncher):
                 process.wait(_ENDS)
                 continue
             process.kill()
+            process.wait()
 
     def _watch(self, processes: list[Any]) -> None:
         while any(process.poll() is None for process in processes):
