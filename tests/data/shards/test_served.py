@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from internimage.data import ImageReadError
 from internimage.data.shards import ShardSet, find_shards, holds_shards
 from internimage.data.shards.fetching import Patience
+from internimage.data.shards.index import write_whole
 from support.shards import serving
 
 HASTY = Patience(tries=3, wait_s=0.01, timeout_s=2.0)
@@ -175,3 +177,13 @@ def test_shards_are_fetched_ahead(packed: Path, own_cache: Path) -> None:
         while len(list(own_cache.rglob("*.tar"))) < 2 and time.monotonic() < end:
             time.sleep(0.01)
         assert {path.name for path in own_cache.rglob("*.tar")} == {"shard-00002.tar", "shard-00003.tar"}
+
+
+def test_threads_fetch_one_index_at_once(tmp_path: Path) -> None:
+    """Whoever comes second neither meets half a file nor takes the first one's away."""
+    path, content = tmp_path / "shard-00000.index.npz", bytes(range(256)) * 4096
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(30):
+            list(threads.map(lambda _: write_whole(path, content), range(8)))
+            assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 import zlib
 from dataclasses import dataclass
 from itertools import accumulate
@@ -197,7 +198,8 @@ def how_to_index(where: str) -> str:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Under another name first, so that nobody ever sees a part of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Threads of one process may write the same file.
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)
