@@ -52,7 +52,6 @@ def test_rows_are_those_of_one_process(lay_out: LayOut, classifier: Path, tmp_pa
         assert changed == ["0000000016.jsonl"]
 
 
-@pytest.mark.slow
 def test_a_short_run_in_parquet(lay_out: LayOut, classifier: Path, tmp_path: Path) -> None:
     with chdir(tmp_path):
         paths = lay_out(Path("in"), 6)
