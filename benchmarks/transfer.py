@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--counts", type=list[int], default=[50, 500], help="training images, of 5,000")
     parser.add_argument("--rates", type=list[float], default=[5e-4, 2e-3], help="peak learning rates to choose from")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
-    parser.add_argument("--epochs", type=int, default=40, help="of each training")
+    parser.add_argument("--epochs", type=int, default=20, help="of each training")
     parser.add_argument("--output", type=str, default=str(RESULTS), help="folder for the result files")
     options = parser.parse_args(list(arguments))
     rows: list[dict[str, Any]] = []
