@@ -41,7 +41,7 @@ def epoch_order(
         on_window: called with the shards of the next window when one begins.
 
     >>> list(epoch_order([3, 3, 3], seed=0, epoch=0, window=1))
-    [4, 5, 3, 6, 7, 8, 2, 0, 1]
+    [6, 7, 8, 5, 4, 3, 1, 0, 2]
     """
     first = np.concatenate([[0], np.cumsum(counts)])
     shards = np.random.default_rng((seed, _SHARDS, epoch)).permutation(len(counts)).tolist()
