@@ -40,7 +40,6 @@ def rows(run: Path) -> list[dict[str, float]]:
 def recipe(name: str, strategy: str) -> list[str]:
     # A head without normalisation over the batch: what comes before that learns from noise alone how large it is.
     head = ["--model.init_args.model_options.head", "clip"]
-    # Small enough that every step is clipped.
     return ["fit", "--config", "smoke/classification", "--run", name, *TWO, "--trainer.strategy", strategy, *head]
 
 
@@ -52,6 +51,7 @@ def state(run: Path) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run each of DDP and FSDP2, with a moving average, clipped gradients and several groups of parameters."""
     folder = tmp_path_factory.mktemp("sharded")
+    # Small enough that every step is clipped.
     more = ["--trainer.gradient_clip_val", "0.1", "--model.init_args.optimizer.layer_decay", "0.8"]
     for strategy in ("ddp", FSDP2):
         run(folder, *recipe(strategy, strategy), *more)

@@ -21,7 +21,8 @@ from internimage.tasks.detection import DetectionTask
 from internimage.tasks.segmentation import SegmentationTask
 
 # Where a run names its folder, itself, what it does by the way, and what its commands leave: nothing it learns from.
-_IDLE = ("run", "resume", "overwrite", "auto_resume", "print_groups", "save_every_minutes", "model.class_path")
+_SWITCHES = ("resume", "overwrite", "auto_resume", "print_groups")
+_IDLE = ("run", "wandb", "save_every_minutes", "timeout_minutes", *_SWITCHES)
 _TASKS: dict[str, type[BaseTask]] = {
     task.__name__: task for task in (ClassificationTask, DetectionTask, SegmentationTask)
 }

@@ -56,8 +56,8 @@ class MovingAverage(EMAWeightAveraging):
         """Go on with the average, or begin one where there was none."""
         if "current_model_state" not in checkpoint and trainer.is_global_zero:
             log.info("the moving average begins with the resumed weights")
-        # Lightning says the same, with a path and a line number.
         with warnings.catch_warnings():
+            # Lightning says the same, with a path and a line number.
             warnings.filterwarnings("ignore", message=".*was not created with WeightAveraging.*")
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
@@ -121,7 +121,8 @@ class LastState(Checkpoint):
             raise ValueError(f"minutes between two states must be positive, got {every_minutes}")
         self.path, self.every_minutes = path, every_minutes
         # The optimizer step of the state on disk; None before training.
-        self._step, self._saved_at = cast("int | None", None), 0.0
+        self._step: int | None = None
+        self._saved_at = 0.0
         # While a step is under way: how many came before it, and what its forward passes change besides the weights.
         self._before: tuple[int, list[Tensor]] | None = None
 

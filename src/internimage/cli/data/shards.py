@@ -128,7 +128,9 @@ def check_shards(source: str, *, everything: bool) -> int:
                     targets[target] += finding is None
                     if finding:
                         findings.append(finding)
-        print(f"{split:<6} {len(shards):>7,} images in {len(shards.shards):,} shards{_classes(targets, shards)}")
+        count = len(shards.shards)
+        held = f"{count:,} shard{'' if count == 1 else 's'}"
+        print(f"{split:<6} {len(shards):>7,} images in {held}{_classes(targets, shards)}")
     return 1 if print_findings(list(dict.fromkeys(findings)), everything=everything) else 0
 
 

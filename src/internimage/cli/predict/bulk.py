@@ -109,7 +109,7 @@ def predict_many(
             inputs,
             place,
             resume=options.resume,
-            is_asked_to_stop=lambda: stop.asked is not None,
+            is_asked_to_stop=stop.is_asked,
             report=Progress(),
         )
     if not counts.is_finished:

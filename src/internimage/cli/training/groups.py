@@ -32,8 +32,9 @@ def groups_table(groups: Sequence[dict[str, Any]], frozen: Iterable[tuple[str, i
     if held:
         rows.append(["frozen", "", "", f"{sum(count for _, count in held):,}"])
         layers.append(in_short([name for name, _ in held]))
-    lines = zip(table(_HEADS, rows), ["layers", *layers], strict=True)
-    width = max(len(line) for line in table(_HEADS, rows))
+    numbers = table(_HEADS, rows)
+    lines = zip(numbers, ["layers", *layers], strict=True)
+    width = max(map(len, numbers))
     return "\n".join([*(f"{line:<{width}}  {what}" for line, what in lines), f"\n{total:,} parameters learn"])
 
 
