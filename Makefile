@@ -16,7 +16,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## train, test and predict on the shipped images; the result is runs/demo/report.html
-	$(BIN)/internimage demo
+	$(BIN)/internimage quickstart
 
 test: $(READY) ## the tests: offline, on a CPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -19,7 +19,20 @@ from internimage.model.weights import DETECTORS, SEGMENTERS
 from internimage.ops.dcnv3 import cpu
 
 Program = Callable[..., Any]
-COMMANDS = ("fit", "validate", "test", "predict", "models", "convert", "export", "data", "runs", "doctor", "demo")
+COMMANDS = (
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "models",
+    "convert",
+    "export",
+    "data",
+    "runs",
+    "doctor",
+    "quickstart",
+    "visualize",
+)
 
 
 def test_the_installed_program_and_the_module_are_one() -> None:

@@ -23,7 +23,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("data", "look at your data before training; convert it; write sample sets"),
     "runs": ("runs", "compare what has been trained"),
     "doctor": ("doctor", "say what runs on this machine, and why"),
-    "demo": ("demo", "train, test and predict on the sample set in a few minutes"),
+    "quickstart": ("quickstart", "train, test and predict on the sample set in a few minutes"),
+    "visualize": ("visualize", "see where a network looks and what it makes of an image"),
 }
 _NEEDS_TRAIN = ("lightning", "timm", "torchvision", "torchmetrics", "tensorboard", "matplotlib", "jinja2")
 _EXPECTED = (ValueError, NotImplementedError)

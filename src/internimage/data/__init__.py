@@ -7,7 +7,7 @@ from internimage.data.class_folders import labels_in
 from internimage.data.classification import FolderDataset, SampleDataset, open_samples, open_split
 from internimage.data.images import IMAGE_SUFFIXES, ImageReadError, find_images, read_image
 from internimage.data.preprocess import crop_image, denormalize, to_tensor
-from internimage.data.samples import SAMPLE_LABELS, SAMPLE_PREPROCESS, export_samples, load_sample_arrays
+from internimage.data.samples import SAMPLE_LABELS, SAMPLE_PREPROCESS, export_samples, load_sample_arrays, sample_photo
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -25,5 +25,6 @@ __all__ = [
     "open_samples",
     "open_split",
     "read_image",
+    "sample_photo",
     "to_tensor",
 ]

@@ -149,5 +149,5 @@ def test_a_folder_trains_tests_and_predicts(program: Program, folder: Path) -> N
 
 def test_the_demo_refuses_to_delete_what_is_not_its_own(program: Program) -> None:
     export_samples(Path("mine/pictures"), "test", 1)
-    assert "mine holds other files" in program("demo", "--run", "mine").refusal()
+    assert "mine holds other files" in program("quickstart", "--run", "mine").refusal()
     assert len(list(Path("mine").rglob("*.png"))) == 1

@@ -123,12 +123,12 @@ class TestDemo:
     def test_another_run_is_not_replaced(self, program: Program, smoke: Smoke) -> None:
         run = Path(shutil.copytree(smoke[0], "run"))
         before = contents(run)
-        assert "run holds a run that is no demo; choose another --run" in program("demo", "--run", run).refusal()
+        assert "run holds a run that is no demo; choose another --run" in program("quickstart", "--run", run).refusal()
         assert contents(run) == before
 
     def test_an_earlier_demo_is(self, program: Program) -> None:
         for _ in range(2):
-            outcome = program("demo", "--run", "run")
+            outcome = program("quickstart", "--run", "run")
             assert outcome.status == 0, outcome
         assert len(list(Path("run/pictures").rglob("*.png"))) == 20
 
@@ -139,11 +139,11 @@ class TestDemo:
         config.write_text(
             config.read_text(encoding="utf-8").replace("fast_dev_run: 1", "fast_dev_run: false"), encoding="utf-8"
         )
-        assert program("demo", "--run", "run").status == 0
+        assert program("quickstart", "--run", "run").status == 0
 
     def test_pictures_of_ones_own_are_not(self, program: Program) -> None:
         export_samples(Path("mine/pictures"), "test", 1)
-        assert "mine holds other files" in program("demo", "--run", "mine").refusal()
+        assert "mine holds other files" in program("quickstart", "--run", "mine").refusal()
         assert len(list(Path("mine").rglob("*.png"))) == 1
 
 

@@ -6,5 +6,6 @@ from internimage.data.samples.fashion_mnist import (
     export_samples,
     load_sample_arrays,
 )
+from internimage.data.samples.photo import sample_photo
 
 __all__ = ["SAMPLE_LABELS", "SAMPLE_PREPROCESS", "export_samples", "load_sample_arrays"]

@@ -1,4 +1,4 @@
-"""``internimage demo``: from the shipped images to a trained network, a page of results and pictures."""
+"""``internimage quickstart``: from the shipped images to a trained network, a page of results and pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICTURES, _PREDICTIONS = "pictures", "predictions"
 
 def main(arguments: Sequence[str]) -> int:
     """Train, test, predict; ``runs/demo`` is made anew each time."""
-    parser = ArgumentParser(prog="internimage demo", description="Train, test and predict on the sample images.")
+    parser = ArgumentParser(prog="internimage quickstart", description="Train, test and predict on the sample images.")
     parser.add_argument("--run", type=str, default="runs/demo", help="folder; an earlier demo in it is replaced")
     run = Path(parser.parse_args(list(arguments)).run)
     if not _may_replace(run):
