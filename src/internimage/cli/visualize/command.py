@@ -9,7 +9,9 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 # What -> one line for people. Each is a module here with parser() and run(options).
-_PICTURES: dict[str, str] = {}
+_PICTURES: dict[str, str] = {
+    "run": "curves, confusions and predictions of a run, from its folder alone",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
