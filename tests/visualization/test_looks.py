@@ -122,7 +122,7 @@ def test_a_maps_cells_belong_to_the_first_pixels_of_their_strides() -> None:
     row, column = np.unravel_index(large.argmax(), large.shape)
     assert abs(column - (24 + 0.5) * 10) <= 1
     assert abs(row - (8 + 0.5) * 10) <= 1
-    picture = np.asarray(lay_over(GREY, values, stride=8, size=(32, 64)), dtype=float).sum(-1)
+    picture = np.asarray(lay_over(GREY, values, stride=8, size=(32, 64), side=1280), dtype=float).sum(-1)
     row, column = np.unravel_index(picture.argmax(), picture.shape)
     assert (abs(column - 490) <= 3, abs(row - 170) <= 3) == (True, True)
     with pytest.raises(ValueError, match="values from 0 to 1"):
