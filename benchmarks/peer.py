@@ -14,19 +14,20 @@ import timm
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from internimage.cli.configs import settings_in
 from internimage.cli.training.arguments import complete
 from internimage.cli.training.program import TrainingCLI
+from internimage.cli.training.run_folder import CONFIG_FILE
 from internimage.structures import LabelMap, Preprocess
 from internimage.tasks import ClassificationTask
 from internimage.tasks.base import OptimizerSettings
 from internimage.tasks.callbacks import Report
 from internimage.tasks.checkpoints import BEST, ExportWeights
+from internimage.visualization.curves import METRICS_FILE, read_rows
 
 DEPTHS, WIDTHS = (1, 1, 4, 2), (32, 64, 128, 256)
-PEER_FILE = "peer.safetensors"
 
 
 def build_peer(num_classes: int = 10, drop_path_rate: float = 0.0) -> nn.Module:
@@ -44,11 +45,15 @@ def build_peer(num_classes: int = 10, drop_path_rate: float = 0.0) -> nn.Module:
     return network.to(memory_format=cast(Any, torch.channels_last))
 
 
-def load_peer(path: Path, num_classes: int = 10) -> nn.Module:
-    """The trained peer, ready to classify."""
-    network = build_peer(num_classes)
-    network.load_state_dict(load_file(path))
-    return network.eval()
+def load_peer(run: Path, num_classes: int = 10) -> tuple[nn.Module, str]:
+    """The best epoch's moving average, ready to classify, and in words how long it was trained."""
+    saved = torch.load(run / "checkpoints" / BEST, map_location="cpu", weights_only=True)
+    prefix, network = "network.", build_peer(num_classes)
+    weights = {key: value for key, value in saved["state_dict"].items() if key.startswith(prefix)}
+    network.load_state_dict({key.removeprefix(prefix): value for key, value in weights.items()})
+    rows, settings = read_rows(run / METRICS_FILE), settings_in(run / CONFIG_FILE)
+    done = f"{len(rows)} of {settings['trainer']['max_epochs']} epochs"
+    return network.eval(), f"{done}, the best on the validation images is {saved['epoch'] + 1}"
 
 
 class PeerTask(ClassificationTask):
@@ -84,7 +89,7 @@ class PeerCLI(TrainingCLI):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train, and leave the weights of the best epoch's moving average in the run's folder."""
+    """Train; `load_peer` takes what comes out."""
     parser = ArgumentParser(prog="python -m benchmarks.peer", description=__doc__)
     parser.add_argument("--root", type=str, required=True, help="CIFAR-10: train, val and test, a folder per class")
     parser.add_argument("--run", type=str, default="runs/peer", help="the run's folder; a training in it goes on")
@@ -95,12 +100,6 @@ def main(arguments: Sequence[str]) -> int:
     cli = PeerCLI("fit", complete("fit", given))
     state = None if cli.state is None else str(cli.state)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=state, weights_only=True)
-    saved = torch.load(Path(options.run) / "checkpoints" / BEST, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "network."
-    weights = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
-    file = Path(options.run) / PEER_FILE
-    save_file({key: value.contiguous() for key, value in weights.items()}, file)
-    print(f"weights: {file}")
     return 0
 
 
