@@ -3,11 +3,11 @@
 Functions that end in ``_figure`` return a matplotlib figure (and import matplotlib when called); those that begin with
 ``draw_`` return a Pillow image.
 
-`classification`, `detection` and `segmentation` draw predictions, on a `card` each; `objects` are what `detection` draws
-on a picture, `regions` what `segmentation` does. `curves`, `precision_recall` and `confusion` are a run's figures;
-`page` writes one self-contained HTML file. `sampling` and `reach` show where DCNv3 looks, `activation`, `features` and
-`receptive_field` what a network makes of an image, `overlay` what they share; `style` holds the colours and fonts of
-all.
+`classification`, `detection` and `segmentation` draw predictions, on a `card` each; `objects` are what `detection`
+draws on a picture, `regions` what `segmentation` does. `curves`, `precision_recall` and `confusion` are figures of a
+run, `evaluation` holds what they are drawn from; `page` writes one self-contained HTML file. `sampling` and `reach` show
+where DCNv3 looks, `activation`, `features` and `receptive_field` what a network makes of an image, `overlay` what they
+share; `robustness` shows what changes of pictures do to networks; `style` holds the colours and fonts of all.
 """
 
 from internimage.visualization.activation import activation_figure
@@ -16,6 +16,7 @@ from internimage.visualization.curves import curves_figure
 from internimage.visualization.features import features_figure
 from internimage.visualization.reach import entropy_figure, reach_figure
 from internimage.visualization.receptive_field import receptive_field_figure
+from internimage.visualization.robustness import robustness_figure
 from internimage.visualization.sampling import draw_points, flow_figure, sampling_figure
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "flow_figure",
     "reach_figure",
     "receptive_field_figure",
+    "robustness_figure",
     "sampling_figure",
 ]

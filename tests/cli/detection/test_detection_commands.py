@@ -18,7 +18,7 @@ from PIL import Image
 
 import internimage
 from internimage.data.scenes import Scenes
-from support.figures import differing, figures_alone
+from support.pictures import differing, figures_alone
 
 Program = Callable[..., Any]
 Smoke = tuple[Path, Any]

@@ -20,7 +20,7 @@ import internimage
 from internimage import LabelMap, SegmentationMap
 from internimage.cli.predict.maps import in_small
 from internimage.data.scenes import Scenes
-from support.figures import differing, figures_alone
+from support.pictures import differing, figures_alone
 
 Program = Callable[..., Any]
 Smoke = tuple[Path, Any]

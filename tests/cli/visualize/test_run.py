@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from support.figures import differing, figures_alone
+from support.pictures import differing, figures_alone
 
 Program = Callable[..., Any]
 NAMES = ["confusion_matrix", "curves", "mistakes", "predictions"]
