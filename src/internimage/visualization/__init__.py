@@ -5,9 +5,9 @@ Functions that end in ``_figure`` return a matplotlib figure, and import matplot
 
 `classification`, `detection` and `segmentation` draw predictions, on a `card` each; `objects` are what `detection`
 draws on a picture, `regions` what `segmentation` does. `curves`, `precision_recall` and `confusion` are a run's
-figures; `page` writes one self-contained HTML file. `sampling` and `reach` show where DCNv3 looks, `activation`, `features` and
-`receptive_field` what a network makes of an image, `overlay` what they share; `style` holds the colours and fonts of
-all.
+figures; `page` writes one self-contained HTML file. `sampling` and `reach` show where DCNv3 looks, `activation`,
+`features` and `receptive_field` what a network makes of an image, `overlay` what they share; `style` holds the
+colours and fonts of all.
 """
 
 from internimage.visualization.activation import activation_figure
