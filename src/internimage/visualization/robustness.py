@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from internimage.structures import Robustness
 from internimage.visualization.page import Table
@@ -52,6 +52,9 @@ def robustness_figure(results: Sequence[Robustness]) -> Figure:
         _draw(axes, change, results)
     for axes in panels[len(changes) :]:
         axes.set_visible(False)
+    soft: dict[str, Any] = {"color": SOFT_INK, "fontsize": 9}
+    figure.supxlabel("severity of the change; 0 is the picture as it is", **soft)
+    figure.supylabel("accuracy", **soft)
     handles = panels[0].get_legend_handles_labels()[0]
     names = [_in_words(each) for each in results]
     legend = figure.legend(handles, names, loc="outside upper left", ncols=len(results), frameon=False, fontsize=9.5)
@@ -79,7 +82,7 @@ def _draw(axes: Axes, change: str, results: Sequence[Robustness]) -> None:
 
 
 def _in_words(result: Robustness) -> str:
-    return f"{result.name}: {100 * result.clean:.1f}%, changed {100 * result.mean_accuracy:.1f}%"
+    return f"{result.name}: {_percent(result.clean)} as they are, {_percent(result.mean_accuracy)} over all changes"
 
 
 def robustness_table(results: Sequence[Robustness]) -> Table:
@@ -105,7 +108,7 @@ def robustness_table(results: Sequence[Robustness]) -> Table:
 
 def in_words(change: str) -> str:
     """A change's name as people write it."""
-    return "JPEG" if change == "jpeg" else change.replace("_", " ")
+    return change.replace("_", " ").replace("jpeg", "JPEG").replace("gaussian", "Gaussian")
 
 
 def _percent(share: float) -> str:
