@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import internimage
 from internimage.data import SAMPLE_LABELS, SAMPLE_PREPROCESS
+from internimage.model.weights import DEFAULT_WEIGHTS
 from internimage.structures import Robustness
 from internimage.visualization.robustness import robustness_figure
 
@@ -83,6 +84,7 @@ def test_the_shipped_weights_know_their_classes(program: Program, tmp_path: Path
     [
         (["--changes", "fog"], "unknown changes fog; there are translation, rotation"),
         (["--images", 0], "--images must be at least 1, got 0"),
+        (["--peer", DEFAULT_WEIGHTS], "differ in their channels: one of them sees grey"),
         (["--peer", "timm:no_such"], "timm can't build no_such"),
         (["--peer_weights", "a.safetensors"], "are those of one timm network; name it: --peer timm:NAME"),
         (["--peer", "timm:convnext_atto", "--peer_options", "{}  "], "--peer_options goes with --peer_weights"),
@@ -100,6 +102,16 @@ def test_what_makes_no_sense_is_one_sentence(
     outcome = program("visualize", "robustness", clothes / "val", "--weights", networks[0], "--output", "out", *options)
     assert what in outcome.refusal()
     assert not Path("out/robustness.md").exists()
+
+
+def test_shards_are_the_pictures_that_they_hold(program: Program, clothes: Path, networks: tuple[Path, Path]) -> None:
+    assert program("data", "pack", clothes, "packed").status == 0
+    command = ["--weights", networks[0], "--changes", "contrast"]
+    for folder, output in ((clothes, "a"), ("packed", "b")):
+        outcome = program("visualize", "robustness", folder, *command, "--output", output)
+        assert outcome.status == 0, outcome
+        assert "has no test images: the validation images stand in for them" in outcome.err
+    assert Path("a/robustness.json").read_bytes() == Path("b/robustness.json").read_bytes()
 
 
 def test_a_peer_may_need_larger_pictures(program: Program, clothes: Path, networks: tuple[Path, Path]) -> None:

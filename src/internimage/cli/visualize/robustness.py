@@ -75,7 +75,12 @@ def run(options: Namespace) -> int:
         if peer.startswith(_TIMM):
             classifiers[peer] = _timm(peer.removeprefix(_TIMM), options, ours, dataset.labels)
         else:
-            classifiers[peer] = classify_with(Classifier(peer, device=options.device), dataset.labels)
+            other = Classifier(peer, device=options.device)
+            if other.preprocess.in_chans != ours.preprocess.in_chans:
+                raise ValueError(
+                    f"{options.weights} and {peer} differ in their channels: one of them sees grey pictures"
+                )
+            classifiers[peer] = classify_with(other, dataset.labels)
     targets = getattr(dataset, "targets", None)
     chosen = evenly(targets or [dataset.target(index) for index in range(len(dataset))], options.images)
     results = measure_robustness(
