@@ -123,8 +123,9 @@ def _evaluation(
     evenly = [int(index) for index in np.linspace(0, total - 1, min(_EXAMPLES, total))]
     wrong = task.confident_mistakes(_MISTAKES)
     words = {"train": "training", "val": "validation", "test": "test"}[split]
-    examples, mistakes = (_guesses(task, data, split, each) if each else None for each in (evenly, wrong))
-    return ClassificationEvaluation(words, task.labels, matrix, cast(Guesses, examples), mistakes)
+    examples = _guesses(task, data, split, evenly)
+    mistakes = _guesses(task, data, split, wrong) if wrong else None
+    return ClassificationEvaluation(words, task.labels, matrix, examples, mistakes)
 
 
 def _guesses(task: ClassificationTask, data: ClassificationData, split: Split, indices: Sequence[int]) -> Guesses:
