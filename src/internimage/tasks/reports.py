@@ -12,8 +12,8 @@ from torch import nn
 
 from internimage.tasks.callbacks import History
 from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
-from internimage.visualization.curves import METRICS_FILE
-from internimage.visualization.evaluation import EVALUATION_FILE
+from internimage.visualization.curves import METRICS_FILE, curves_figure
+from internimage.visualization.evaluation import EVALUATION_FILE, Evaluation, write_evaluation
 from internimage.visualization.page import Picture
 
 REPORT_FILE = "report.html"
@@ -38,6 +38,22 @@ def run_files(weights: str, *own: tuple[str, str]) -> tuple[tuple[str, str], ...
         ("starts.jsonl", "command, commit, versions and machine of every start"),
         ("log.txt", "what was said meanwhile"),
     )
+
+
+def run_pictures(run: Path, evaluation: Evaluation | None, history: History, caption: str) -> dict[str, Picture]:
+    """The pictures of the page, curves first, after what they are drawn from is left in the run's folder.
+
+    Args:
+        run: the folder.
+        evaluation: the last one, if anything was evaluated.
+        history: of the training.
+        caption: of the curves.
+    """
+    write_evaluation(run, evaluation)
+    pictures = {} if evaluation is None else evaluation.pictures()
+    if not history.rows:
+        return pictures
+    return {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
 
 
 def save_pictures(pictures: Mapping[str, Picture], run: Path, known: set[str]) -> None:

@@ -15,11 +15,17 @@ from internimage.tasks.base_data import Split
 from internimage.tasks.callbacks import History
 from internimage.tasks.classification.data import ClassificationData
 from internimage.tasks.classification.task import ClassificationTask
-from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
-from internimage.visualization.curves import curves_figure
-from internimage.visualization.evaluation import ClassificationEvaluation, Guesses, write_evaluation
+from internimage.tasks.reports import (
+    REPORT_FILE,
+    commands,
+    common_tiles,
+    run_files,
+    run_pictures,
+    save_pictures,
+    text_of,
+)
+from internimage.visualization.evaluation import ClassificationEvaluation, Guesses
 from internimage.visualization.page import (
-    Picture,
     RunReport,
     Table,
     confusions_table,
@@ -45,12 +51,8 @@ class ClassificationReport:
         task, data = cast(ClassificationTask, module), cast(ClassificationData, cast(Any, trainer).datamodule)
         split: Split = "test" if trainer.state.fn == "test" else "val"
         matrix = task.confusion_counts().numpy()
-        evaluation = _evaluation(task, data, split, matrix)
-        write_evaluation(self.run, evaluation)
-        pictures = {} if evaluation is None else evaluation.pictures()
-        if history.rows:
-            caption = "Loss, accuracy and learning rate over the epochs; training loss includes augmentation."
-            pictures = {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
+        caption = "Loss, accuracy and learning rate over the epochs; training loss includes augmentation."
+        pictures = run_pictures(self.run, _evaluation(task, data, split, matrix), history, caption)
         save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         report = RunReport(
             title=self.run.resolve().name,

@@ -21,10 +21,17 @@ from internimage.tasks.callbacks import History
 from internimage.tasks.detection.data import DetectionData, Split
 from internimage.tasks.detection.precision import Kind, category_ids
 from internimage.tasks.detection.task import DetectionTask
-from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
-from internimage.visualization.curves import curves_figure
-from internimage.visualization.evaluation import DetectionEvaluation, FoundObjects, write_evaluation
-from internimage.visualization.page import Picture, RunReport, Table, write_report
+from internimage.tasks.reports import (
+    REPORT_FILE,
+    commands,
+    common_tiles,
+    run_files,
+    run_pictures,
+    save_pictures,
+    text_of,
+)
+from internimage.visualization.evaluation import DetectionEvaluation, FoundObjects
+from internimage.visualization.page import RunReport, Table, write_report
 from internimage.visualization.precision_recall import average_precision_table
 
 RESULTS_FILE = "results.json"
@@ -50,12 +57,8 @@ class DetectionReport:
         task, data = cast(DetectionTask, module), cast(DetectionData, cast(Any, trainer).datamodule)
         split: Split = "test" if trainer.state.fn == "test" else "val"
         (self.run / RESULTS_FILE).write_text(json.dumps(task.results()) + "\n", encoding="utf-8")
-        evaluation = _evaluation(task, data, split)
-        write_evaluation(self.run, evaluation)
-        pictures = {} if evaluation is None else evaluation.pictures()
-        if history.rows:
-            caption = "Loss, average precision and learning rate over the epochs."
-            pictures = {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
+        caption = "Loss, average precision and learning rate over the epochs."
+        pictures = run_pictures(self.run, _evaluation(task, data, split), history, caption)
         save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         report = RunReport(
             title=self.run.resolve().name,

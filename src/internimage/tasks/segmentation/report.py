@@ -13,13 +13,20 @@ from PIL import Image
 
 from internimage.data.segmentation.palettes import find_palette
 from internimage.tasks.callbacks import History
-from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
+from internimage.tasks.reports import (
+    REPORT_FILE,
+    commands,
+    common_tiles,
+    run_files,
+    run_pictures,
+    save_pictures,
+    text_of,
+)
 from internimage.tasks.segmentation.data import SegmentationData
 from internimage.tasks.segmentation.task import SegmentationTask, Split
 from internimage.visualization.confusion import class_table
-from internimage.visualization.curves import curves_figure
-from internimage.visualization.evaluation import FoundRegions, SegmentationEvaluation, write_evaluation
-from internimage.visualization.page import Picture, RunReport, write_report
+from internimage.visualization.evaluation import FoundRegions, SegmentationEvaluation
+from internimage.visualization.page import RunReport, write_report
 
 _EXAMPLES, _WORST = 6, 6
 
@@ -38,12 +45,8 @@ class SegmentationReport:
         """Write all files; returns the page's path."""
         task, data = cast(SegmentationTask, module), cast(SegmentationData, cast(Any, trainer).datamodule)
         split: Split = "test" if trainer.state.fn == "test" else "val"
-        evaluation = _evaluation(task, split)
-        write_evaluation(self.run, evaluation)
-        pictures = {} if evaluation is None else evaluation.pictures()
-        if history.rows:
-            caption = "Loss, mean intersection over union and learning rate over the epochs."
-            pictures = {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
+        caption = "Loss, mean intersection over union and learning rate over the epochs."
+        pictures = run_pictures(self.run, _evaluation(task, split), history, caption)
         save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         has_counts = bool(task.confusion.sum())
         report = RunReport(
