@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from importlib import resources
 
-import gradio as gr
+from gradio.themes import Base, Color, Font
+from PIL import Image
 
+from internimage.data import sample_photo
+from internimage.visualization.overlay import HEAT
 from internimage.visualization.style import BLUE, GROUND, INK, LINE, PAPER, SOFT_INK
 
 # The same inks on a dark ground; the pictures on the page stay as they are.
 _NIGHT, _NIGHT_PAPER, _NIGHT_LINE, _NIGHT_INK, _NIGHT_SOFT = "#11181f", "#1a232c", "#303d49", "#e8edf2", "#a3b1be"
 _LIGHT_BLUE = "#6fb0e0"
 # From paper over the palette's blue to night.
-_BLUES = gr.themes.Color(
+_BLUES = Color(
     *("#f2f7fb", "#dfebf4", "#c3d9e9", "#9fc3de", "#7bacd0", BLUE, BLUE, "#225680", "#1b4566", "#12395b", "#0c2740")
 )
 
 
-def theme() -> gr.themes.Base:
+def theme() -> Base:
     """Colours, fonts and corners."""
     # A font by name alone: gradio's own choice would be fetched from elsewhere.
-    font = [gr.themes.Font("sans-serif")]
-    base = gr.themes.Base(primary_hue=_BLUES, secondary_hue=_BLUES, font=font, font_mono=[gr.themes.Font("monospace")])
+    font = [Font("sans-serif")]
+    base = Base(primary_hue=_BLUES, secondary_hue=_BLUES, font=font, font_mono=[Font("monospace")])
     return base.set(
         body_background_fill=GROUND,
         body_background_fill_dark=_NIGHT,
@@ -59,5 +64,11 @@ def theme() -> gr.themes.Base:
 
 
 def style() -> str:
-    """What the theme can't say, as CSS."""
-    return resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    """What the theme can't say, as CSS, with the colours of the points and the picture on the button in it."""
+    thumbnail, data = Image.open(sample_photo()), io.BytesIO()
+    thumbnail.thumbnail((180, 180))
+    thumbnail.save(data, "JPEG", quality=85)
+    # A file of its own would be removed with those of the visitors.
+    picture = f"url(data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()})"
+    variables = f":root {{ --heat: linear-gradient(to right, {', '.join(HEAT)}); --cat: {picture}; }}\n"
+    return variables + resources.files("internimage.cli.demo").joinpath("style.css").read_text(encoding="utf-8")

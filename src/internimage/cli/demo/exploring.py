@@ -11,8 +11,11 @@ from internimage.inference.inspection import Inspector
 from internimage.structures import SamplingPoints, SamplingTrace
 from internimage.visualization.sampling import draw_points
 
-# Pictures are at least this wide, so that they are never shown larger than they are: clicks are measured on them.
-_VIEW = 720
+# The longer side of the picture that is clicked on: no page shows it larger, and its points are drawn in no time.
+_SIDE = 900
+
+# From this share of what counts on, a block looks inside the picture.
+_INSIDE = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Visit:
     """What is remembered of a visitor's picture.
 
     Args:
-        view: what the network sees of it, enlarged to be clicked on.
+        view: the part that the network sees, large enough to be clicked on.
         trace: where every block looks.
         xy: the place clicked on, in pixels of the network's input.
     """
@@ -49,17 +52,21 @@ class Visit:
     @classmethod
     def begin(cls, inspector: Inspector, picture: Image.Image, most_bytes: int) -> Visit:
         """Trace a picture, and begin in its middle; ``ValueError`` where this takes more than ``most_bytes``."""
-        trace = inspector.sampling(picture)
+        view = inspector.view(picture)
+        trace = inspector.sampling(view)
         size = sum(each.positions_xy.nbytes + each.modulations.nbytes for each in trace.blocks)
         if size > most_bytes:
             raise ValueError("this picture is too large for the network to be watched at; use a smaller one")
         height, width = trace.size
-        return cls(_enlarged(inspector.view(picture)), trace, ((width - 1) / 2, (height - 1) / 2))
+        return cls(_fitted(view.picture), trace, ((width - 1) / 2, (height - 1) / 2))
 
     def at(self, pixel: tuple[int, int]) -> Visit:
         """The same picture, clicked on at a pixel (x, y) of the view."""
         height, width = self.trace.size
-        x, y = ((place + 0.5) * side / shown - 0.5 for place, side, shown in zip(pixel, (width, height), self.view.size))
+        x, y = (
+            (place + 0.5) * side / shown - 0.5
+            for place, side, shown in zip(pixel, (width, height), self.view.size, strict=True)
+        )
         return replace(self, xy=(min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)))
 
     def draw(self, choice: Choice) -> tuple[Image.Image, str]:
@@ -68,6 +75,13 @@ class Visit:
         if choice.group is not None:
             points = points.of_group(choice.group)
         return draw_points(self.view, points), _in_words(points, choice)
+
+    def first_choice(self) -> Choice:
+        """The last block that looks inside the picture; those after it may look past its edges."""
+        for each in reversed(self.trace.blocks):
+            if self.trace.points(self.xy, each.stage, each.block).seen() > _INSIDE:
+                return Choice(each.stage, each.block)
+        return Choice(self.trace.blocks[0].stage, self.trace.blocks[0].block)
 
     def blocks_of(self, stage: int) -> int:
         """How many blocks a stage has."""
@@ -82,21 +96,24 @@ class Visit:
         return sum((each.stage, each.block) <= (choice.stage, choice.block) for each in self.trace.blocks)
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
-    factor = max(1, -(-_VIEW // picture.width))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+def _fitted(picture: Image.Image) -> Image.Image:
+    scale = _SIDE / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _in_words(points: SamplingPoints, choice: Choice) -> str:
     """How far the points lie, in pixels of the network's input."""
     distances = np.linalg.norm(points.positions_xy - np.asarray(points.query_xy, np.float32), axis=1)
     order = np.argsort(distances)
-    shares = points.weights[order].cumsum() / max(float(points.weights.sum()), 1e-12)
-    half = float(distances[order][np.searchsorted(shares, 0.5).clip(0, len(order) - 1)])
-    x, y = points.query_xy
+    reached = points.weights[order].cumsum() / points.weights.sum()
+    half = distances[order][np.searchsorted(reached, 0.5)]
     through = f" through {choice.depth} blocks" if choice.depth > 1 else ""
-    return (
-        f"{len(distances)} points{through} for the place ({x:.0f}, {y:.0f}) of the network's "
-        f"{points.size[1]} × {points.size[0]} pixels: half of what counts lies within {half:.1f} pixels, "
-        f"the farthest point {float(distances.max()):.1f} pixels away."
-    )
+    (height, width), (x, y) = points.size, points.query_xy
+    words = [
+        f"{len(distances)} points{through} for place ({x:.0f}, {y:.0f}) of the network's {width} x {height} pixels.",
+        f"Half of what counts lies within {half:.1f} pixels, the farthest point {distances.max():.1f} pixels away.",
+    ]
+    if points.seen() < 0.995:
+        words.append(f"{1 - points.seen():.0%} of what counts lies outside the picture.")
+    return " ".join(words)

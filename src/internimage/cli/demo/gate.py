@@ -86,7 +86,7 @@ class Gate:
             self._check_sender(headers)
             self._check_place(scope["method"], scope["path"])
             if scope["method"] == "POST":
-                receive = await self._checked_body(scope["path"], receive)
+                receive = await self._checked_body(scope["path"], headers, receive)
         except RefusedError as refusal:
             await _answer(send_with_headers, refusal)
             return
@@ -117,30 +117,33 @@ class Gate:
             return False
         return Path(path).is_absolute() and resolved.is_relative_to(self.files.resolve())
 
-    async def _checked_body(self, path: str, receive: Receive) -> Receive:
-        if path != _UPLOAD:
-            body = await _read(receive, _SMALL)
-            if path == _JOIN and not all(map(self._is_ours, _paths(body))):
-                raise RefusedError(403, "this file is none of the page's")
-            return _again(body, receive)
-        if _size(self.files) + self.limits.upload_bytes > self.limits.files_bytes:
-            raise RefusedError(503, "too many pictures at a time; try again later")
-        body = await _read(receive, self.limits.upload_bytes + _FORM)
+    async def _checked_body(self, path: str, headers: dict[str, str], receive: Receive) -> Receive:
+        """What gives the body of a request that may be handed on."""
+        length = headers.get("content-length", "")
+        # The server itself sees to it that no more comes than this.
+        if not length.isdecimal():
+            raise RefusedError(411, "a request says how long it is")
+        most = self.limits.upload_bytes + _FORM if path == _UPLOAD else _SMALL
+        if int(length) > most:
+            raise RefusedError(413, f"{int(length):,} bytes are more than the limit of {most:,}")
+        if path == _UPLOAD:
+            if _size(self.files) + int(length) > self.limits.files_bytes:
+                raise RefusedError(503, "too many pictures at a time; try again later")
+            return receive
+        body = await _read(receive)
+        if path == _JOIN and not all(map(self._is_ours, _paths(body))):
+            raise RefusedError(403, "this file is none of the page's")
         return _again(body, receive)
 
 
-async def _read(receive: Receive, most: int) -> bytes:
-    """The body of a request, as far as it may go."""
+async def _read(receive: Receive) -> bytes:
+    """The whole body of a request."""
     parts: list[bytes] = []
-    length = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise RefusedError(400, "the request ended early")
         parts.append(message.get("body", b""))
-        length += len(parts[-1])
-        if length > most:
-            raise RefusedError(413, f"more than the maximum allowed size of {most:,} bytes")
         if not message.get("more_body", False):
             return b"".join(parts)
 

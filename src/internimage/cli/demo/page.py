@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -20,11 +19,12 @@ from internimage.inference.inspection import Inspector
 log = logging.getLogger(__name__)
 
 _TITLE = """<h1>See where InternImage looks</h1>
-<p>DCNv3, its operator, is a 3 × 3 convolution whose nine points move: for every pixel and every group of channels the
-network predicts from the picture where each point goes, and how much it counts there.</p>"""
+<p>DCNv3, its operator, is a 3 &times; 3 convolution whose nine points move: for every pixel and every group of
+channels the network predicts from the picture where each point goes, and how much it counts there.</p>"""
 _WHERE = """<h2>Where does it look?</h2>
 <p>Choose a block and click on the picture: the points are where this block looks to compute that place. The picture is
-what the network gets to see, cropped and scaled.</p>"""
+the part of yours that the network gets to see.</p>"""
+_SCALE = """<div class="scale"><span>counts little</span><i></i><span>much</span></div>"""
 _FORGOTTEN = "The picture is no longer remembered; drop it again."
 _FAILED = "The network could not look at this picture; the server's log says why."
 
@@ -56,14 +56,12 @@ class Page:
             with gr.Column(visible=False, elem_id="where") as self._where:
                 self._lay_out_places()
             self._connect()
-        # One network, and one picture in it at a time; whoever comes later waits, up to a bound.
         blocks.queue(max_size=self._limits.waiting, default_concurrency_limit=1, api_open=False)
-        blocks.state_session_capacity = self._limits.sessions
         return blocks
 
     def _lay_out_question(self) -> None:
         self._drop = gr.File(label="Your picture", type="binary", height=170, elem_id="drop")
-        self._cat = gr.Button("or begin with this cat", icon=str(sample_photo()), elem_id="cat")
+        self._cat = gr.Button("or begin with this cat", elem_id="cat")
         megapixels = self._limits.pixels / 1e6
         gr.HTML(
             f"Up to {self._limits.upload_mb:g} MB and {megapixels:g} million pixels. It stays on the machine that "
@@ -76,7 +74,12 @@ class Page:
         self._verdict = gr.HTML(elem_id="verdict")
         self._shares = gr.Label(visible=False, label="The most probable classes", show_heading=False, elem_id="shares")
         self._found = gr.Image(
-            visible=False, interactive=False, label="What it finds", format="png", buttons=["fullscreen"], elem_id="found"
+            visible=False,
+            interactive=False,
+            label="What it finds",
+            format="png",
+            buttons=["fullscreen"],
+            elem_id="found",
         )
 
     def _lay_out_places(self) -> None:
@@ -84,15 +87,22 @@ class Page:
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
                 self._view = gr.Image(
-                    interactive=False, show_label=False, format="png", buttons=[], elem_id="view", elem_classes="places",
+                    interactive=False,
+                    show_label=False,
+                    format="png",
+                    buttons=[],
+                    elem_id="view",
                     alt_text="The picture with the points where the chosen block looks; click to choose a place",
-                )  # fmt: skip
+                )
             with gr.Column(scale=4, min_width=300):
                 self._stage = gr.Radio(label="Stage", elem_id="stage")
                 with gr.Row():
                     self._block = gr.Dropdown(label="Block", filterable=False, min_width=100, elem_id="block")
                     self._group = gr.Dropdown(label="Group", filterable=False, min_width=100, elem_id="group")
-                self._depth = gr.Slider(1, 2, 1, step=1, label="Followed back through this many blocks", elem_id="depth")
+                self._depth = gr.Slider(
+                    1, 2, 1, step=1, label="Followed back through this many blocks", elem_id="depth"
+                )
+                gr.HTML(_SCALE, elem_classes="soft")
                 self._readout = gr.HTML(elem_classes="readout", elem_id="readout")
 
     def _connect(self) -> None:
@@ -102,8 +112,12 @@ class Page:
         drawn: list[Any] = [self._view, self._readout]
         begun = [*drawn, *controls, self._where, self._problem, self._picture, self._visit]
         asked = [self._visit, *controls]
-        for event in (self._drop.upload(self._see, self._drop, seen), self._cat.click(self._see_cat, None, seen)):
-            event.then(self._begin, self._picture, begun)
+        # One picture is in the network at a time; whoever comes later waits, up to a bound.
+        turn: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
+        asking: dict[str, Any] = {"show_progress_on": [self._drop], **turn}
+        dropped = self._drop.upload(self._see, self._drop, seen, **asking)
+        for event in (dropped, self._cat.click(self._see_cat, None, seen, **asking)):
+            event.then(self._begin, self._picture, begun, show_progress_on=[self._verdict], **turn)
         quick: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
         self._view.select(self._click, asked, [*drawn, self._visit], **quick)
         self._stage.input(self._choose_stage, asked, [*drawn, *controls[1:]], **quick)
@@ -139,18 +153,18 @@ class Page:
         ]
 
     def _begin(self, picture: Image.Image | None) -> list[Any]:
-        """Trace the picture, and show where the last block of the middle stage looks from its middle."""
+        """Trace the picture, and show where one block looks from its middle."""
         if picture is None:
             return [gr.skip()] * 8 + [None, None]
         try:
             visit = Visit.begin(self._inspector, picture, self._limits.trace_bytes)
         except Exception as error:
             return [gr.skip()] * 7 + [_problem(error), None, None]
-        stages = [each.stage for each in visit.trace.blocks]
-        choice = Choice(min(3, max(stages)), visit.blocks_of(min(3, max(stages))))
+        choice = visit.first_choice()
+        stages = sorted({each.stage for each in visit.trace.blocks})
         return [
             *self._draw(visit, choice.stage, choice.block, 0, 1),
-            gr.update(choices=sorted(set(stages)), value=choice.stage),
+            gr.update(choices=stages, value=choice.stage),
             *_controls(visit, choice),
             gr.update(visible=True),
             gr.update(visible=False),

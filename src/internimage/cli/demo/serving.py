@@ -85,7 +85,7 @@ def _try(host: str, port: int) -> None:
 def own_files() -> Iterator[Path]:
     """A folder for what visitors upload and what is drawn for them; it goes when the server does.
 
-    gradio reads from the environment where it keeps files and whether it may call home, so this comes before its import.
+    gradio reads from the environment where it keeps files and whether it may call home: this comes before its import.
     """
     with tempfile.TemporaryDirectory(prefix="internimage_demo_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
