@@ -132,6 +132,12 @@ class Inspector:
         """Blocks of each of the four stages."""
         return self._backbone.config.depths
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input between neighbouring cells of each stage's map."""
+        first, second = self._backbone.config.stem_strides
+        return tuple(first * second * 2**stage for stage in range(STAGES))
+
     def view(self, image: ImageSource) -> View:
         """An image as the network sees it.
 
@@ -187,7 +193,8 @@ class Inspector:
             probabilities_C = self.model(image_NCHW)[0].float().softmax(-1)
         index = int(probabilities_C.argmax()) if label is None else labels.index(label)
         values = _grad_cam(self.model, self._backbone.stages[stage - 1], image_NCHW, index)
-        return ClassActivation(values, labels[index], float(probabilities_C[index]))
+        size = int(image_NCHW.shape[2]), int(image_NCHW.shape[3])
+        return ClassActivation(values, labels[index], float(probabilities_C[index]), self.strides[stage - 1], size)
 
     def receptive_field(self, images: Iterable[ImageSource | View], *, stage: int = STAGES) -> ReceptiveField:
         """What of the input changes the middle of a stage's map, averaged over images of one size; see

@@ -65,8 +65,12 @@ class ClassActivation:
         values: (h, w) of a map, from 0 (nothing) to 1 (most); all 0 where nothing speaks for it.
         label: the class.
         score: its probability, in [0, 1].
+        stride: pixels of the network's input between neighbouring cells.
+        size: height and width of the network's input in pixels.
     """
 
     values: NDArray[np.float32]
     label: str
     score: float
+    stride: int
+    size: tuple[int, int]

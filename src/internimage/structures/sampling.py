@@ -40,6 +40,15 @@ class SamplingPoints:
     num_groups: int
     size: tuple[int, int]
 
+    def inside(self) -> NDArray[np.bool_]:
+        """(P,): which of them lie in the image."""
+        return _is_inside(self.positions_xy, self.size)
+
+    def seen(self) -> float:
+        """The share of all weight that lies in the image, from 0 to 1."""
+        total = float(self.weights.sum())
+        return float(self.weights[self.inside()].sum()) / total if total > 0 else 0.0
+
     def of_group(self, group: int) -> SamplingPoints:
         """Those of one group, from 1, weighted as within it: at most 1 in sum."""
         if not 1 <= group <= self.num_groups:
@@ -179,7 +188,9 @@ class SamplingTrace:
             groups = (np.broadcast_to(own, shares.shape) if step == 0 else groups[:, None, None] + 0 * own).reshape(-1)
             weights = (weights[:, None, None] * shares).reshape(-1)
             positions = found.reshape(-1, 2)
-            kept = np.flatnonzero(self._sees(positions)) if step + 1 < len(blocks) else np.arange(len(weights))
+            kept = (
+                np.flatnonzero(_is_inside(positions, self.size)) if step + 1 < len(blocks) else np.arange(len(weights))
+            )
             if len(kept) > limit:
                 kept = kept[np.argsort(-weights[kept], kind="stable")[:limit]]
             positions, weights, groups = positions[kept], weights[kept], groups[kept]
@@ -227,14 +238,15 @@ class SamplingTrace:
 
     def _inside(self, xy: Sequence[float]) -> Floats:
         values: Any = np.asarray(xy, dtype=np.float32)
-        if values.shape != (2,) or not self._sees(values[None])[0]:
+        if values.shape != (2,) or not _is_inside(values[None], self.size)[0]:
             raise ValueError(f"the place must lie in the image of {self.size[1]} x {self.size[0]} pixels, got {xy}")
         return values
 
-    def _sees(self, positions_xy: Floats) -> NDArray[np.bool_]:
-        height, width = self.size
-        x, y = positions_xy[:, 0], positions_xy[:, 1]
-        return (x > -0.5001) & (x < width - 0.4999) & (y > -0.5001) & (y < height - 0.4999)
+
+def _is_inside(positions_xy: Floats, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(P,): which of the positions (P, 2) lie in a pixel of the image."""
+    x, y = positions_xy[:, 0], positions_xy[:, 1]
+    return (x >= -0.5) & (x <= size[1] - 0.5) & (y >= -0.5) & (y <= size[0] - 0.5)
 
 
 def _doubled(weights_HW: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
