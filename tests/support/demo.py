@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+# Past any proxy.
+_direct = build_opener(ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,62 @@ def until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
     while not happened():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Speaks the page's own language to a server, without a browser."""
+
+    server: Server
+    session: str
+
+    def ask(self, element: str, event: str, *values: object, event_data: object = None) -> tuple[int, list[Any]]:
+        """Do something to an element, and what follows from it; the status, and what the last function gave.
+
+        Args:
+            element: its name on the page.
+            event: such as ``click``.
+            values: of the inputs; those that the server keeps itself are None.
+            event_data: what the event is about, such as the place of a click.
+        """
+        config = json.loads(self._get("/config").read())
+        (number,) = (each["id"] for each in config["components"] if each["props"].get("elem_id") == element)
+        calls = [each for each in config["dependencies"] if [number, event] in each["targets"]]
+        status, output = self.join(calls[0]["id"], values, event_data)
+        for each in config["dependencies"]:
+            if status == 200 and each["trigger_after"] == calls[0]["id"]:
+                status, output = self.join(each["id"], [None] * len(each["inputs"]))
+        return status, output
+
+    def join(self, function: int, values: Sequence[object], event_data: object = None) -> tuple[int, list[Any]]:
+        """Put a question into the queue, and wait for the answer."""
+        status = self.put(function, values, event_data)
+        if status != 200:
+            return status, []
+        with self._get(f"/gradio_api/queue/data?session_hash={self.session}") as stream:
+            for line in stream:
+                message = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
+                if message.get("msg") == "process_completed":
+                    return (200 if message["success"] else 500), message["output"].get("data", [])
+        raise AssertionError("the stream ended without an answer")
+
+    def put(self, function: int, values: Sequence[object], event_data: object = None) -> int:
+        """Put a question into the queue; the status."""
+        body = {
+            "data": list(values),
+            "fn_index": function,
+            "session_hash": self.session,
+            "event_data": event_data,
+            "trigger_id": 1,
+        }
+        address = f"{self.server.url}/gradio_api/queue/join"
+        request = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with _direct.open(request, timeout=30) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            with error:
+                return error.code
+
+    def _get(self, path: str) -> Any:
+        return _direct.open(f"{self.server.url}{path}", timeout=30)

@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from jsonargparse import ArgumentParser
 
 from internimage.cli.demo.limits import Limits
+from internimage.cli.demo.network import load_network
 from internimage.cli.demo.serving import Address, own_files, serve
+from internimage.inference.inspection import Inspector
 from internimage.model.weights import DEFAULT_WEIGHTS
 
 _EXTRA = "demo needs gradio: pip install 'internimage-torch[demo]'"
@@ -23,13 +25,12 @@ def main(arguments: Sequence[str]) -> int:
     address = Address.free(options.host, options.port)
     if not address.is_loopback:
         print(f"--host {options.host}: everybody who reaches this machine can use the page", flush=True)
+    network = load_network(options.weights, options.device)
+    inspector = Inspector(options.weights, size=options.size, device=options.device)
     with own_files() as files:
-        from internimage.cli.demo.network import load_network
+        # Only now, for gradio reads the environment when it is imported.
         from internimage.cli.demo.page import Page
-        from internimage.inference.inspection import Inspector
 
-        network = load_network(options.weights, options.device)
-        inspector = Inspector(options.weights, size=options.size, device=options.device)
         serve(Page(network, inspector, limits).build(), address, files, limits, browser=options.open)
     return 0
 

@@ -15,6 +15,7 @@ from internimage.cli.demo.network import Network
 from internimage.cli.demo.uploads import read_upload
 from internimage.data import sample_photo
 from internimage.inference.inspection import Inspector
+from internimage.model.sampling import find_backbone
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +96,15 @@ class Page:
                     alt_text="The picture with the points where the chosen block looks; click to choose a place",
                 )
             with gr.Column(scale=4, min_width=300):
-                self._stage = gr.Radio(label="Stage", elem_id="stage")
+                # All numbers that any block may have: a visit narrows them, and when it is forgotten they are checked.
+                depths, groups = self._inspector.num_blocks, max(find_backbone(self._inspector.model).config.groups)
+                self._stage = gr.Radio(_numbers(len(depths)), label="Stage", elem_id="stage")
                 with gr.Row():
-                    self._block = gr.Dropdown(label="Block", filterable=False, min_width=100, elem_id="block")
-                    self._group = gr.Dropdown(label="Group", filterable=False, min_width=100, elem_id="group")
-                self._depth = gr.Slider(
-                    1, 2, 1, step=1, label="Followed back through this many blocks", elem_id="depth"
-                )
+                    short: dict[str, Any] = {"filterable": False, "min_width": 100}
+                    self._block = gr.Dropdown(_numbers(max(depths)), label="Block", elem_id="block", **short)
+                    self._group = gr.Dropdown([0, *_numbers(groups)], label="Group", elem_id="group", **short)
+                back = "Followed back through this many blocks"
+                self._depth = gr.Slider(1, max(2, sum(depths)), 1, step=1, label=back, elem_id="depth")
                 gr.HTML(_SCALE, elem_classes="soft")
                 self._readout = gr.HTML(elem_classes="readout", elem_id="readout")
 
@@ -161,10 +164,9 @@ class Page:
         except Exception as error:
             return [gr.skip()] * 7 + [_problem(error), None, None]
         choice = visit.first_choice()
-        stages = sorted({each.stage for each in visit.trace.blocks})
         return [
             *self._draw(visit, choice.stage, choice.block, 0, 1),
-            gr.update(choices=stages, value=choice.stage),
+            choice.stage,
             *_controls(visit, choice),
             gr.update(visible=True),
             gr.update(visible=False),
@@ -203,10 +205,14 @@ def _controls(visit: Visit, choice: Choice) -> list[Any]:
     """Block, group and depth, for the choice of a stage."""
     blocks, groups = visit.blocks_of(choice.stage), visit.groups_of(choice.stage)
     return [
-        gr.update(choices=[(f"{number} of {blocks}", number) for number in range(1, blocks + 1)], value=choice.block),
-        gr.update(choices=[(f"all {groups}", 0), *((str(number), number) for number in range(1, groups + 1))], value=0),
+        gr.update(choices=[(f"{number} of {blocks}", number) for number in _numbers(blocks)], value=choice.block),
+        gr.update(choices=[(f"all {groups}", 0), *((str(number), number) for number in _numbers(groups))], value=0),
         _slider(1, visit.blocks_before(choice)),
     ]
+
+
+def _numbers(count: int) -> list[int]:
+    return list(range(1, count + 1))
 
 
 def _slider(value: int, most: int) -> dict[str, Any]:

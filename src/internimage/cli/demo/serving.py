@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -147,7 +148,8 @@ def serve(blocks: gr.Blocks, address: Address, files: Path, limits: Limits, *, b
         while not stopped.wait(1):
             pass
     finally:
-        # Browsers hold connections open that never end by themselves.
-        blocks.server.force_exit = True
+        # Browsers hold connections open that never end by themselves: they are cut, and nobody needs to read of it.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        blocks.server.config.timeout_graceful_shutdown = 1
         blocks.close(verbose=False)
     print("stopped", flush=True)
