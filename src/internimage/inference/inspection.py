@@ -55,6 +55,11 @@ class View:
     tensor: Tensor
     box: Box
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return int(self.tensor.shape[2]), int(self.tensor.shape[3])
+
     def to_input(self, x: float, y: float) -> tuple[float, float]:
         """A place in pixels of the original, in pixels of the network's input.
 
@@ -67,7 +72,7 @@ class View:
                 f"the network does not see pixel ({x:g}, {y:g}): it sees x from {left:.0f} to {right:.0f} and y from "
                 f"{top:.0f} to {bottom:.0f} of this picture; a size shows it the whole picture"
             )
-        height, width = self.tensor.shape[2:]
+        height, width = self.size
         across, down = (x - left) / (right - left) * width - 0.5, (y - top) / (bottom - top) * height - 0.5
         return min(max(across, 0.0), width - 1.0), min(max(down, 0.0), height - 1.0)
 
@@ -188,13 +193,13 @@ class Inspector:
         if not 1 <= stage <= STAGES:
             raise ValueError(f"stage must be from 1 to {STAGES}, got {stage}")
         labels = cast(LabelMap, self.labels)
-        image_NCHW = self._view(image).tensor
+        view = self._view(image)
         with torch.no_grad():
-            probabilities_C = self.model(image_NCHW)[0].float().softmax(-1)
+            probabilities_C = self.model(view.tensor)[0].float().softmax(-1)
         index = int(probabilities_C.argmax()) if label is None else labels.index(label)
-        values = _grad_cam(self.model, self._backbone.stages[stage - 1], image_NCHW, index)
-        size = int(image_NCHW.shape[2]), int(image_NCHW.shape[3])
-        return ClassActivation(values, labels[index], float(probabilities_C[index]), self.strides[stage - 1], size)
+        values = _grad_cam(self.model, self._backbone.stages[stage - 1], view.tensor, index)
+        score, stride = float(probabilities_C[index]), self.strides[stage - 1]
+        return ClassActivation(values, labels[index], score, stride, view.size)
 
     def receptive_field(self, images: Iterable[ImageSource | View], *, stage: int = STAGES) -> ReceptiveField:
         """What of the input changes the middle of a stage's map, averaged over images of one size; see
