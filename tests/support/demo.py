@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,14 +80,6 @@ def wait_for_other_points(page: Any, before: str) -> str:
         arg=before,
     )
     return points_of(page)
-
-
-def until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait; fails when nothing happens."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def click(visitor: Visitor) -> str:
     """What the page says of the points after a click at (30, 40), for stage 1."""
     status, output = visitor.ask("view", "select", None, 1, 1, 0, 1, event_data={"index": [30, 40], "value": None})
     assert status == 200
-    return str(output[1])
+    return next(each for each in output if isinstance(each, str) and each.startswith("<p>"))
 
 
 def test_the_visitor_seen_longest_ago_is_forgotten_first(server: Server) -> None:
@@ -53,7 +53,7 @@ def test_the_queue_has_an_end(server: Server) -> None:
 def visit() -> Visit:
     """A picture of 300 x 200 pixels, of which the shipped network sees the middle square at 32 x 32."""
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
-    return Visit.begin(Inspector(device="cpu"), Image.fromarray(pixels), Limits().trace_bytes)
+    return Visit.begin(Inspector(device="cpu"), Image.fromarray(pixels), None, Limits().trace_bytes)
 
 
 def test_clicks_are_places_of_the_networks_input(visit: Visit) -> None:
@@ -96,7 +96,16 @@ def test_half_of_what_counts(visit: Visit) -> None:
 
 def test_a_trace_too_large_to_remember() -> None:
     with pytest.raises(ValueError, match="too large for the network to be watched at"):
-        Visit.begin(Inspector(device="cpu"), Image.new("RGB", (64, 64)), 100_000)
+        Visit.begin(Inspector(device="cpu"), Image.new("RGB", (64, 64)), None, 100_000)
+
+
+def test_a_long_picture_is_not_made_longer() -> None:
+    """At 224 pixels across, a strip of 1600 x 1 pixels would be an input of 80 million."""
+    inspector, strip = Inspector(device="cpu"), Image.new("RGB", (1600, 1))
+    assert Visit.begin(inspector, strip, None, 10**9).trace.size == (32, 32)
+    with pytest.raises(ValueError, match="more than 8 times as long as wide"):
+        Visit.begin(inspector, strip, 224, 10**9)
+    assert Visit.begin(inspector, Image.new("RGB", (160, 20)), 32, 10**9).trace.size == (32, 256)
 
 
 def test_pixels_are_counted_before_they_are_decoded() -> None:

@@ -69,7 +69,7 @@ def test_a_detector_for_everybody(open_page: Callable[..., Any], photo: Path, tm
 
 def test_a_segmenter(open_page: Callable[..., Any], photo: Path, tmp_path: Path) -> None:
     weights = segmenter(tmp_path / "coats.safetensors")
-    with running(tmp_path / "server", "--weights", weights, "--size", 128) as server:
+    with running(tmp_path / "server", "--weights", weights) as server:
         page = open_page(server.url)
         assert "give every pixel one of 3 classes (coat, bag, boot)" in page.inner_text(".about")
         page.click("#cat")

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from support.demo import Server
+from support.demo import Server, Visitor
 
 
 def ask(
@@ -97,6 +97,7 @@ def test_what_was_uploaded_is_served_as_a_file_and_nothing_more(server: Server, 
     (path,) = json.loads(answer)
     assert Path(path).is_relative_to(server.files)
     assert not list(server.files.parent.glob("escaped*"))
+    assert list(server.folder.iterdir()) == []
     status, body, headers = ask(server, "GET", f"/gradio_api/file={path}")
     assert (status, body) == (200, photo.read_bytes())
     # A drawing that holds a script must not run as this page.
@@ -165,6 +166,9 @@ def test_other_pages_and_other_names_get_nothing(server: Server) -> None:
     assert "default-src 'self'" in headers["content-security-policy"]
 
 
-def test_it_still_answers(server: Server) -> None:
+def test_it_still_answers_and_never_called_out(server: Server, trap: socket.socket) -> None:
     assert server.process.poll() is None
-    assert ask(server, "GET", "/")[0] == 200
+    assert Visitor(server, "last").ask("cat", "click")[0] == 200
+    # The page's own requests are watched in the browser; the server's would have gone to this proxy.
+    with pytest.raises(BlockingIOError):
+        trap.accept()

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     if not address.is_loopback:
         print(f"--host {options.host}: everybody who reaches this machine can use the page", flush=True)
     network = load_network(options.weights, options.device)
-    inspector = Inspector(options.weights, size=options.size, device=options.device)
+    inspector = Inspector(options.weights, device=options.device)
     with own_files() as files:
         # Only now, for gradio reads the environment when it is imported.
         from internimage.cli.demo.page import Page
@@ -42,8 +42,6 @@ def _parser() -> ArgumentParser:
     )
     weights = "a file, a run's folder, a weight name or a hub id; by default a small classifier of the package's own"
     parser.add_argument("--weights", type=str, default=DEFAULT_WEIGHTS, help=weights)
-    size = "show the network whole pictures, this many pixels at their shorter side, when it is asked where it looks"
-    parser.add_argument("--size", type=int | None, default=None, help=size)
     host = "where to listen; by default this machine alone can open the page"
     parser.add_argument("--host", type=str, default="127.0.0.1", help=host)
     parser.add_argument("--port", type=int | None, default=None, help="a free one from 7860 on by default")

@@ -17,6 +17,9 @@ _SIDE = 900
 # From this share of what counts on, a block looks inside the picture.
 _INSIDE = 0.9
 
+# Beyond this ratio a whole picture would be far larger than the size that was asked for.
+_LONGEST = 8
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -40,25 +43,34 @@ class Visit:
     """What is remembered of a visitor's picture.
 
     Args:
+        picture: as it came.
+        size: at which the network sees it whole, in pixels of the shorter side; None for what its task is.
         view: the part that the network sees, large enough to be clicked on.
         trace: where every block looks.
         xy: the place clicked on, in pixels of the network's input.
     """
 
+    picture: Image.Image
+    size: int | None
     view: Image.Image
     trace: SamplingTrace
     xy: tuple[float, float]
 
     @classmethod
-    def begin(cls, inspector: Inspector, picture: Image.Image, most_bytes: int) -> Visit:
-        """Trace a picture, and begin in its middle; ``ValueError`` where this takes more than ``most_bytes``."""
-        view = inspector.view(picture)
+    def begin(cls, inspector: Inspector, picture: Image.Image, size: int | None, most_bytes: int) -> Visit:
+        """Trace a picture, and begin in its middle.
+
+        Raises:
+            ValueError: remembering it takes more than ``most_bytes``, or it is too long to be seen whole.
+        """
+        if size is not None and max(picture.size) > _LONGEST * min(picture.size):
+            raise ValueError(f"a picture more than {_LONGEST} times as long as wide is not looked at as a whole")
+        view = inspector.view(picture, size=size)
         trace = inspector.sampling(view)
-        size = sum(each.positions_xy.nbytes + each.modulations.nbytes for each in trace.blocks)
-        if size > most_bytes:
+        if sum(each.positions_xy.nbytes + each.modulations.nbytes for each in trace.blocks) > most_bytes:
             raise ValueError("this picture is too large for the network to be watched at; use a smaller one")
         height, width = trace.size
-        return cls(_fitted(view.picture), trace, ((width - 1) / 2, (height - 1) / 2))
+        return cls(picture, size, _fitted(view.picture), trace, ((width - 1) / 2, (height - 1) / 2))
 
     def at(self, pixel: tuple[int, int]) -> Visit:
         """The same picture, clicked on at a pixel (x, y) of the view."""

@@ -22,6 +22,8 @@ from internimage.visualization.segmentation import draw_segmentation
 _SCORE = 0.3
 _SHOWN_CLASSES = 5
 _NAMED = 6
+# Sizes at which a small classifier is also shown whole pictures.
+_WHOLE = (128, 224)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Network(Protocol):
     @property
     def about(self) -> str:
         """What these weights know, in a sentence or two, for whoever opens the page."""
+        ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How it may be shown a picture when it is asked where it looks: words, and pixels of the shorter side.
+
+        0 is what it sees in its task; a network with one way has none to choose from.
+        """
         ...
 
     def look(self, image: Image.Image) -> Seen:
@@ -77,6 +87,8 @@ class _Names:
     def __init__(self, weights: str, device: str | None) -> None:
         self._classifier = Classifier(weights, device=device)
         names, size = list(self._classifier.labels), self._classifier.preprocess.size
+        self.sizes = {f"its middle, {size} pixels": 0}
+        self.sizes |= {f"whole, {each} pixels": each for each in (max(_WHOLE[0], size), max(_WHOLE[1], 2 * size))}
         self.about = f"These weights name {_listed(names)} and see a picture at {size} x {size} pixels."
         if weights == DEFAULT_WEIGHTS:
             row = SHIPPED[DEFAULT_WEIGHTS]
@@ -97,6 +109,7 @@ class _Finds:
         # A classifier's users need none of what detection needs.
         from internimage.inference.detection import Detector
 
+        self.sizes: dict[str, int] = {}
         self._detector = Detector(found, device=device, score=_SCORE)
         what = "their boxes and masks" if self._detector.has_masks else "their boxes"
         self.about = f"These weights find {_listed(list(self._detector.labels))}, with {what}."
@@ -114,6 +127,7 @@ class _Maps:
     def __init__(self, found: Checkpoint, device: str | None) -> None:
         from internimage.inference.segmentation import Segmenter
 
+        self.sizes: dict[str, int] = {}
         self._segmenter = Segmenter(found, device=device)
         self.about = f"These weights give every pixel one of {_listed(list(self._segmenter.labels))}."
 

@@ -1,4 +1,4 @@
-"""The page: what is where on it, and what happens when a visitor does something."""
+"""What happens on the page when a visitor does something."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from internimage.cli.demo.exploring import Choice, Visit
+from internimage.cli.demo.layout import lay_out, numbers
 from internimage.cli.demo.limits import Limits
 from internimage.cli.demo.network import Network
 from internimage.cli.demo.uploads import read_upload
@@ -19,15 +20,11 @@ from internimage.model.sampling import find_backbone
 
 log = logging.getLogger(__name__)
 
-_TITLE = """<h1>See where InternImage looks</h1>
-<p>DCNv3, its operator, is a 3 &times; 3 convolution whose nine points move: for every pixel and every group of
-channels the network predicts from the picture where each point goes, and how much it counts there.</p>"""
-_WHERE = """<h2>Where does it look?</h2>
-<p>Choose a block and click on the picture: the points are where this block looks to compute that place. The picture is
-the part of yours that the network gets to see.</p>"""
-_SCALE = """<div class="scale"><span>counts little</span><i></i><span>much</span></div>"""
 _FORGOTTEN = "The picture is no longer remembered; drop it again."
-_FAILED = "The network could not look at this picture; the server's log says why."
+_FAILED = "the network could not look at this picture; the server's log says why"
+
+# Elements of the page, and what becomes of them.
+Changes = dict[Any, Any]
 
 
 class Page:
@@ -44,175 +41,138 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """Lay everything out and connect it."""
-        keep = self._limits.session_s
+        keep, config = self._limits.session_s, find_backbone(self._inspector.model).config
         with gr.Blocks(title="InternImage", analytics_enabled=False, delete_cache=(60, keep)) as blocks:
             # The server's memory of a visitor: the picture until it is traced, then the trace.
             self._picture, self._visit = gr.State(time_to_live=keep), gr.State(time_to_live=keep)
-            gr.HTML(f'{_TITLE}<p class="about">{html.escape(self._network.about)}</p>', elem_classes="title")
-            with gr.Row():
-                with gr.Column(scale=4, min_width=300):
-                    self._lay_out_question()
-                with gr.Column(scale=5, min_width=300, visible=False) as self._answered:
-                    self._lay_out_answer()
-            with gr.Column(visible=False, elem_id="where") as self._where:
-                self._lay_out_places()
+            self._on = lay_out(self._network.about, self._limits, self._network.sizes, config.depths, config.groups)
             self._connect()
         blocks.queue(max_size=self._limits.waiting, default_concurrency_limit=1, api_open=False)
         return blocks
 
-    def _lay_out_question(self) -> None:
-        self._drop = gr.File(label="Your picture", type="binary", height=170, elem_id="drop")
-        self._cat = gr.Button("or begin with this cat", elem_id="cat")
-        megapixels = self._limits.pixels / 1e6
-        gr.HTML(
-            f"Up to {self._limits.upload_mb:g} MB and {megapixels:g} million pixels. It stays on the machine that "
-            f"serves this page, for at most {self._limits.session_s // 60} minutes.",
-            elem_classes="soft",
-        )
-        self._problem = gr.HTML(visible=False, elem_id="problem")
-
-    def _lay_out_answer(self) -> None:
-        self._verdict = gr.HTML(elem_id="verdict")
-        self._shares = gr.Label(visible=False, label="The most probable classes", show_heading=False, elem_id="shares")
-        self._found = gr.Image(
-            visible=False,
-            interactive=False,
-            label="What it finds",
-            format="png",
-            buttons=["fullscreen"],
-            elem_id="found",
-        )
-
-    def _lay_out_places(self) -> None:
-        gr.HTML(_WHERE, elem_classes="section")
-        with gr.Row():
-            with gr.Column(scale=5, min_width=300):
-                self._view = gr.Image(
-                    interactive=False,
-                    show_label=False,
-                    format="png",
-                    buttons=[],
-                    elem_id="view",
-                    alt_text="The picture with the points where the chosen block looks; click to choose a place",
-                )
-            with gr.Column(scale=4, min_width=300):
-                # All numbers that any block may have: a visit narrows them, and when it is forgotten they are checked.
-                depths, groups = self._inspector.num_blocks, max(find_backbone(self._inspector.model).config.groups)
-                self._stage = gr.Radio(_numbers(len(depths)), label="Stage", elem_id="stage")
-                with gr.Row():
-                    short: dict[str, Any] = {"filterable": False, "min_width": 100}
-                    self._block = gr.Dropdown(_numbers(max(depths)), label="Block", elem_id="block", **short)
-                    self._group = gr.Dropdown([0, *_numbers(groups)], label="Group", elem_id="group", **short)
-                back = "Followed back through this many blocks"
-                self._depth = gr.Slider(1, max(2, sum(depths)), 1, step=1, label=back, elem_id="depth")
-                gr.HTML(_SCALE, elem_classes="soft")
-                self._readout = gr.HTML(elem_classes="readout", elem_id="readout")
-
     def _connect(self) -> None:
-        answer = [self._answered, self._verdict, self._shares, self._found]
-        seen = [self._drop, self._problem, *answer, self._where, self._picture]
-        controls = [self._stage, self._block, self._group, self._depth]
-        drawn: list[Any] = [self._view, self._readout]
-        begun = [*drawn, *controls, self._where, self._problem, self._picture, self._visit]
-        asked = [self._visit, *controls]
+        on = self._on
+        seen = [on.drop, on.problem, on.answer, on.verdict, on.shares, on.found, on.where, self._picture]
+        controls = [on.stage, on.block, on.group, on.depth]
+        drawn = [on.view, on.readout, *controls]
+        begun = [*drawn, on.size, on.where, on.problem, self._picture, self._visit]
         # One picture is in the network at a time; whoever comes later waits, up to a bound.
         turn: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
-        asking: dict[str, Any] = {"show_progress_on": [self._drop], **turn}
-        dropped = self._drop.upload(self._see, self._drop, seen, **asking)
-        for event in (dropped, self._cat.click(self._see_cat, None, seen, **asking)):
-            event.then(self._begin, self._picture, begun, show_progress_on=[self._verdict], **turn)
-        quick: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
-        self._view.select(self._click, asked, [*drawn, self._visit], **quick)
-        self._stage.input(self._choose_stage, asked, [*drawn, *controls[1:]], **quick)
-        self._block.input(self._choose_block, asked, [*drawn, self._depth], **quick)
-        for control in (self._group.input, self._depth.release):
-            control(self._draw, asked, drawn, **quick)
+        asking: dict[str, Any] = {"show_progress_on": [on.drop], **turn}
+        dropped = on.drop.upload(self._see, on.drop, seen, **asking)
+        for event in (dropped, on.cat.click(self._see_cat, None, seen, **asking)):
+            event.then(self._begin, self._picture, begun, show_progress_on=[on.verdict], **turn)
+        on.size.input(self._choose_size, [self._visit, on.size], begun, show_progress_on=[on.view], **turn)
+        # One after the other: a drawing that was asked for earlier never replaces a later one.
+        quick: dict[str, Any] = {
+            "concurrency_id": "drawing",
+            "concurrency_limit": 1,
+            "trigger_mode": "always_last",
+            "show_progress": "hidden",
+        }
+        asked = [self._visit, *controls]
+        on.view.select(self._click, asked, [*drawn, self._visit], **quick)
+        on.stage.input(self._choose_stage, [self._visit, on.stage], drawn, **quick)
+        for event in (on.block.input, on.group.input, on.depth.release):
+            event(self._draw, asked, drawn, **quick)
 
-    def _see(self, data: bytes | None) -> list[Any]:
-        return self._answer(data) if data is not None else [gr.skip()] * 8
+    def _see(self, data: bytes | None) -> Changes:
+        return {} if data is None else self._answer(data)
 
-    def _see_cat(self) -> list[Any]:
+    def _see_cat(self) -> Changes:
         return self._answer(sample_photo().read_bytes())
 
-    def _answer(self, data: bytes) -> list[Any]:
-        """What is in a picture, for the page: the answer, or why there is none."""
-        hidden = gr.update(visible=False)
+    def _answer(self, data: bytes) -> Changes:
+        """What is in a picture, or why there is no answer."""
+        on, hidden = self._on, gr.update(visible=False)
+        empty: Changes = {on.drop: None, on.where: hidden}
         try:
             upload = read_upload(data, self._limits)
             seen = self._network.look(upload.picture)
         except Exception as error:
-            return [None, _problem(error), hidden, gr.skip(), gr.skip(), gr.skip(), hidden, None]
+            return {**empty, on.problem: _problem(error), on.answer: hidden, self._picture: None}
         notes = f'<p class="soft">{html.escape(upload.notes)}</p>' if upload.notes else ""
-        verdict = f'<p class="verdict">{html.escape(seen.words)}</p>{notes}'
-        return [
-            None,
-            hidden,
-            gr.update(visible=True),
-            verdict,
-            gr.update(value=None if seen.shares is None else dict(seen.shares), visible=seen.shares is not None),
-            gr.update(value=seen.picture, visible=seen.picture is not None),
-            hidden,
-            upload.picture,
-        ]
+        shares = None if seen.shares is None else dict(seen.shares)
+        return {
+            **empty,
+            on.problem: hidden,
+            on.answer: gr.update(visible=True),
+            on.verdict: f'<p class="verdict">{html.escape(seen.words)}</p>{notes}',
+            on.shares: gr.update(value=shares, visible=shares is not None),
+            on.found: gr.update(value=seen.picture, visible=seen.picture is not None),
+            self._picture: upload.picture,
+        }
 
-    def _begin(self, picture: Image.Image | None) -> list[Any]:
-        """Trace the picture, and show where one block looks from its middle."""
+    def _begin(self, picture: Image.Image | None) -> Changes:
+        """Trace the picture that was just answered for."""
         if picture is None:
-            return [gr.skip()] * 8 + [None, None]
+            return {self._visit: None}
         try:
-            visit = Visit.begin(self._inspector, picture, self._limits.trace_bytes)
+            return {**self._show(picture, None), self._on.where: gr.update(visible=True), self._picture: None}
         except Exception as error:
-            return [gr.skip()] * 7 + [_problem(error), None, None]
+            return {self._on.problem: _problem(error), self._picture: None, self._visit: None}
+
+    def _choose_size(self, visit: Visit | None, size: int) -> Changes:
+        if visit is None:
+            return self._forgotten()
+        try:
+            return self._show(visit.picture, size or None)
+        except Exception as error:
+            return {self._on.problem: _problem(error), self._on.size: visit.size or 0}
+
+    def _show(self, picture: Image.Image, size: int | None) -> Changes:
+        """Trace a picture, and show where one block looks from its middle."""
+        visit = Visit.begin(self._inspector, picture, size, self._limits.trace_bytes)
         choice = visit.first_choice()
-        return [
-            *self._draw(visit, choice.stage, choice.block, 0, 1),
-            choice.stage,
-            *_controls(visit, choice),
-            gr.update(visible=True),
-            gr.update(visible=False),
-            None,
-            visit,
-        ]
+        on = self._on
+        return {
+            **self._drawn(visit, choice),
+            **self._narrowed(visit, choice),
+            self._visit: visit,
+            on.stage: choice.stage,
+            on.size: size or 0,
+            on.problem: gr.update(visible=False),
+        }
 
     def _click(
         self, visit: Visit | None, stage: int, block: int, group: int, depth: int, place: gr.SelectData
-    ) -> list[Any]:
+    ) -> Changes:
         visit = visit and visit.at((place.index[0], place.index[1]))
-        return [*self._draw(visit, stage, block, group, depth), visit]
+        return {**self._draw(visit, stage, block, group, depth), self._visit: visit}
 
-    def _choose_stage(self, visit: Visit | None, stage: int, block: int, group: int, depth: int) -> list[Any]:
+    def _choose_stage(self, visit: Visit | None, stage: int) -> Changes:
+        """Its last block, with all groups."""
         if visit is None:
-            return [*self._draw(None, stage, block, group, depth), gr.skip(), gr.skip(), gr.skip()]
+            return self._forgotten()
         choice = Choice(stage, visit.blocks_of(stage))
-        return [*self._draw(visit, stage, choice.block, 0, 1), *_controls(visit, choice)]
+        return {**self._drawn(visit, choice), **self._narrowed(visit, choice)}
 
-    def _choose_block(self, visit: Visit | None, stage: int, block: int, group: int, depth: int) -> list[Any]:
+    def _draw(self, visit: Visit | None, stage: int, block: int, group: int, depth: int) -> Changes:
+        """What the controls say; group 0 stands for all."""
         if visit is None:
-            return [*self._draw(None, stage, block, group, depth), gr.skip()]
+            return self._forgotten()
         most = visit.blocks_before(Choice(stage, block))
-        depth = min(depth, most)
-        return [*self._draw(visit, stage, block, group, depth), _slider(depth, most)]
+        choice = Choice(stage, block, group or None, min(depth, most))
+        return {**self._drawn(visit, choice), self._on.depth: _slider(choice.depth, most)}
 
-    def _draw(self, visit: Visit | None, stage: int, block: int, group: int, depth: int) -> list[Any]:
-        """The picture with its points, and the sentence below; group 0 stands for all."""
-        if visit is None:
-            return [gr.skip(), f"<p>{_FORGOTTEN}</p>"]
-        picture, words = visit.draw(Choice(stage, block, group or None, depth))
-        return [picture, f"<p>{html.escape(words)}</p>"]
+    def _drawn(self, visit: Visit, choice: Choice) -> Changes:
+        """The picture with its points, and the sentence below."""
+        picture, words = visit.draw(choice)
+        return {self._on.view: picture, self._on.readout: f"<p>{html.escape(words)}</p>"}
 
+    def _narrowed(self, visit: Visit, choice: Choice) -> Changes:
+        """Block, group and depth as far as a stage has them."""
+        on, blocks, groups = self._on, visit.blocks_of(choice.stage), visit.groups_of(choice.stage)
+        named = [(f"{number} of {blocks}", number) for number in numbers(blocks)]
+        grouped = [(f"all {groups}", 0), *((str(number), number) for number in numbers(groups))]
+        return {
+            on.block: gr.update(choices=named, value=choice.block),
+            on.group: gr.update(choices=grouped, value=0),
+            on.depth: _slider(1, visit.blocks_before(choice)),
+        }
 
-def _controls(visit: Visit, choice: Choice) -> list[Any]:
-    """Block, group and depth, for the choice of a stage."""
-    blocks, groups = visit.blocks_of(choice.stage), visit.groups_of(choice.stage)
-    return [
-        gr.update(choices=[(f"{number} of {blocks}", number) for number in _numbers(blocks)], value=choice.block),
-        gr.update(choices=[(f"all {groups}", 0), *((str(number), number) for number in _numbers(groups))], value=0),
-        _slider(1, visit.blocks_before(choice)),
-    ]
-
-
-def _numbers(count: int) -> list[int]:
-    return list(range(1, count + 1))
+    def _forgotten(self) -> Changes:
+        return {self._on.readout: f"<p>{_FORGOTTEN}</p>"}
 
 
 def _slider(value: int, most: int) -> dict[str, Any]:
@@ -221,10 +181,9 @@ def _slider(value: int, most: int) -> dict[str, Any]:
 
 def _problem(error: Exception) -> dict[str, Any]:
     """Why there is no answer: what our own errors say, or that the log knows."""
-    if isinstance(error, ValueError):
-        words = str(error)
-    else:
-        log.exception("the network failed", exc_info=error)
+    words = str(error)
+    if not isinstance(error, ValueError):
+        log.error("the network failed", exc_info=error)
         words = _FAILED
     said = html.escape(words[:1].upper() + words[1:])
     return gr.update(value=f'<div class="problem" role="alert">{said}.</div>', visible=True)
