@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -65,6 +68,17 @@ def test_a_detector_for_everybody(open_page: Callable[..., Any], photo: Path, tm
         status, said = server.stop(signal.SIGINT)
     assert (status, said) == (0, "stopped\n")
     assert list(server.files.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_guide_is_made_by_its_command(browser: Any, tmp_path: Path) -> None:
+    script = Path(__file__).parents[3] / "docs" / "images" / "demo_page.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "page.jpg")], check=True, timeout=200)
+    made, shown = (Image.open(path) for path in (tmp_path / "page.jpg", script.with_suffix(".jpg")))
+    with made, shown:
+        assert made.width == shown.width == 1280
+        assert abs(made.height - shown.height) < 100
+    assert script.with_suffix(".jpg").stat().st_size < 250_000
 
 
 def test_a_segmenter(open_page: Callable[..., Any], photo: Path, tmp_path: Path) -> None:

@@ -72,13 +72,14 @@ def lay_out(
 
 def _lay_out_question(limits: Limits) -> dict[str, Any]:
     drop = gr.File(label="Your picture", type="binary", height=170, elem_id="drop")
+    problem = gr.HTML(visible=False, elem_id="problem")
     cat = gr.Button("or begin with this cat", elem_id="cat")
     gr.HTML(
         f"Up to {limits.upload_mb:g} MB and {limits.pixels / 1e6:g} million pixels. It stays on the machine that "
         f"serves this page, for at most {limits.session_s // 60} minutes.",
         elem_classes="soft",
     )
-    return {"drop": drop, "cat": cat, "problem": gr.HTML(visible=False, elem_id="problem")}
+    return {"drop": drop, "cat": cat, "problem": problem}
 
 
 def _lay_out_answer() -> dict[str, Any]:
