@@ -31,7 +31,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """End it; its exit status and what it printed since it was up."""
         self.process.send_signal(number)
-        out, _ = self.process.communicate(timeout=30)
+        out, _ = self.process.communicate(timeout=60)
         return self.process.returncode, out
 
 
@@ -131,11 +131,11 @@ class Visitor:
         address = f"{self.server.url}/gradio_api/queue/join"
         request = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with _direct.open(request, timeout=30) as answer:
+            with _direct.open(request, timeout=60) as answer:
                 return int(answer.status)
         except HTTPError as error:
             with error:
                 return error.code
 
     def _get(self, path: str) -> Any:
-        return _direct.open(f"{self.server.url}{path}", timeout=30)
+        return _direct.open(f"{self.server.url}{path}", timeout=60)

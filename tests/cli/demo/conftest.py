@@ -59,7 +59,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
             page = context.new_page()
             page.on("request", lambda request: requests.append(request.url))
             page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.set_default_timeout(20_000)
+            page.set_default_timeout(60_000)
             page.goto(url)
             page.wait_for_selector("#cat")
             return page

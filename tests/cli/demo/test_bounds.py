@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from internimage.cli.demo.limits import Limits
 from internimage.cli.demo.uploads import read_upload
 from internimage.data import ImageReadError
 from internimage.inference.inspection import Inspector
-from support.demo import Server, Visitor
+from support.demo import Server, Visitor, running
 
 FORGOTTEN = "no longer remembered"
 
@@ -47,6 +49,18 @@ def test_the_queue_has_an_end(server: Server) -> None:
     assert statuses[0] == 200
     assert 503 in statuses
     assert Visitor(server, "patient").ask("cat", "click")[0] in (200, 503)
+
+
+@pytest.mark.slow
+def test_pictures_are_forgotten_and_files_removed(tmp_path: Path) -> None:
+    with running(tmp_path, "--keep_minutes", 0.1) as server:
+        visitor, before = Visitor(server, "brief"), set(server.files.rglob("*.*"))
+        assert visitor.ask("cat", "click")[0] == 200
+        assert "18 points" in click(visitor)
+        assert set(server.files.rglob("*.*")) > before
+        time.sleep(14)
+        assert FORGOTTEN in click(visitor)
+        assert set(server.files.rglob("*.*")) == before
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ def test_a_free_port_is_found_after_those_that_are_taken() -> None:
 
 def test_limits_that_make_no_sense(program: Program) -> None:
     assert "--max_upload_mb must lie between 0 and 1000, got -1" in program("demo", "--max_upload_mb", -1).refusal()
+    assert "--keep_minutes must be more than 0, got 0" in program("demo", "--keep_minutes", 0).refusal()
     assert "--max_pixels must be 1 or more, got 0" in program("demo", "--max_pixels", 0).refusal()
 
 

@@ -19,7 +19,9 @@ _EXTRA = "demo needs gradio: pip install 'internimage-torch[demo]'"
 def main(arguments: Sequence[str]) -> int:
     """Serve the page until Ctrl-C or SIGTERM; returns the exit status."""
     options = _parser().parse_args(list(arguments))
-    limits = Limits(upload_mb=options.max_upload_mb, pixels=options.max_pixels)
+    limits = Limits(
+        upload_mb=options.max_upload_mb, pixels=options.max_pixels, session_s=round(60 * options.keep_minutes)
+    )
     if find_spec("gradio") is None:
         raise ImportError(_EXTRA, name="gradio")
     address = Address.free(options.host, options.port)
@@ -48,6 +50,8 @@ def _parser() -> ArgumentParser:
     upload = "largest picture file, in 10^6 bytes"
     parser.add_argument("--max_upload_mb", type=float, default=default.upload_mb, help=upload)
     parser.add_argument("--max_pixels", type=int, default=default.pixels, help="largest picture, in pixels")
+    keep = "how long a picture is remembered after it was last used"
+    parser.add_argument("--keep_minutes", type=float, default=default.session_s / 60, help=keep)
     parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ...; the fastest by default")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return parser

@@ -76,7 +76,7 @@ def _lay_out_question(limits: Limits) -> dict[str, Any]:
     cat = gr.Button("or begin with this cat", elem_id="cat")
     gr.HTML(
         f"Up to {limits.upload_mb:g} MB and {limits.pixels / 1e6:g} million pixels. It stays on the machine that "
-        f"serves this page, for at most {limits.session_s // 60} minutes.",
+        f"serves this page, until {limits.session_s / 60:g} minutes after you last used it.",
         elem_classes="soft",
     )
     return {"drop": drop, "cat": cat, "problem": problem}

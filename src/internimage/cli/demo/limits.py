@@ -17,7 +17,7 @@ class Limits:
         side: longest side in pixels at which a picture is looked at and drawn; larger ones are made smaller.
         waiting: questions that may wait for the network.
         sessions: visitors whose picture is remembered; the one seen longest ago is forgotten first.
-        session_s: how long a picture is remembered.
+        session_s: how long a picture is remembered after it was last used, and a file is kept.
         trace_mb: most that is remembered of a picture, in 10^6 bytes.
         files_mb: most that uploads and drawn pictures take on the disk together; older ones go after ``session_s``.
 
@@ -39,6 +39,8 @@ class Limits:
             raise ValueError(f"--max_upload_mb must lie between 0 and {self.files_mb:g}, got {self.upload_mb:g}")
         if self.pixels < 1:
             raise ValueError(f"--max_pixels must be 1 or more, got {self.pixels}")
+        if self.session_s < 1:
+            raise ValueError(f"--keep_minutes must be more than 0, got {self.session_s / 60:g}")
 
     @property
     def upload_bytes(self) -> int:

@@ -21,7 +21,7 @@ from internimage.model.sampling import find_backbone
 log = logging.getLogger(__name__)
 
 _FORGOTTEN = "The picture is no longer remembered; drop it again."
-_FAILED = "the network could not look at this picture; the server's log says why"
+_FAILED = "the network could not look at this picture; the log of the server says why"
 
 # Elements of the page, and what becomes of them.
 Changes = dict[Any, Any]
@@ -42,7 +42,7 @@ class Page:
     def build(self) -> gr.Blocks:
         """Lay everything out and connect it."""
         keep, config = self._limits.session_s, find_backbone(self._inspector.model).config
-        with gr.Blocks(title="InternImage", analytics_enabled=False, delete_cache=(60, keep)) as blocks:
+        with gr.Blocks(title="InternImage", analytics_enabled=False, delete_cache=(min(60, keep), keep)) as blocks:
             # The server's memory of a visitor: the picture until it is traced, then the trace.
             self._picture, self._visit = gr.State(time_to_live=keep), gr.State(time_to_live=keep)
             self._on = lay_out(self._network.about, self._limits, self._network.sizes, config.depths, config.groups)

@@ -124,7 +124,8 @@ def serve(blocks: gr.Blocks, address: Address, files: Path, limits: Limits, *, b
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     blocks.launch(
-        server_name=address.host,
+        # gradio writes addresses, too: numbers with colons need their brackets.
+        server_name=f"[{address.host}]" if ":" in address.host else address.host,
         server_port=address.port,
         share=False,
         inbrowser=browser,
