@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from internimage.structures import SamplingPoints, SamplingTrace
+from internimage.visualization.card import even_columns
 from internimage.visualization.overlay import faded, fitted, heat_colormap, heat_colour, lay_over
 from internimage.visualization.style import INK, PAPER, SOFT_INK, new_figure
 
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 SIDE, PANEL_SIDE, GROUP_SIDE = 960, 640, 320
 # Radii as shares of the picture's longer side: of the point that counts most, of the least, and of the query's ring.
 LARGEST, SMALLEST, RING = 0.011, 0.004, 0.016
+# The largest radius is at most this share of the way to the farthest point; points keep at least this share of their
+# usual size.
+CROWDING, LEAST_SCALE = 0.2, 0.4
 # How much darker the picture is made below the points.
 FADE = 0.3
 # Edges are drawn this much larger and then averaged, because Pillow does not smooth them.
 SMOOTHING = 3
 # The most groups that a figure shows, and how many in a row, where points are drawn larger; of more, as many evenly.
-MAX_GROUPS, GROUP_COLUMNS, GROUP_SCALE = 12, 6, 2.0
+MAX_GROUPS, GROUP_COLUMNS, MIN_COLUMNS, GROUP_SCALE = 12, 6, 4, 2.0
 FIGURE_WIDTH = 12.0
 
 
@@ -53,8 +57,8 @@ def draw_points(picture: Image.Image, points: SamplingPoints, *, scale: float = 
         raise ValueError(f"scale must be positive, got {scale}")
     ground = faded(fitted(picture, side), FADE)
     canvas = ground.resize((SMOOTHING * ground.width, SMOOTHING * ground.height), Image.Resampling.BILINEAR)
-    brush, unit = ImageDraw.Draw(canvas), scale * max(canvas.size)
     inside = points.inside()
+    brush, unit = ImageDraw.Draw(canvas), _unit(canvas, points, scale)
     most = float(points.weights[inside].max(initial=np.finfo(np.float32).tiny))
     for row in np.flatnonzero(inside)[np.argsort(points.weights[inside], kind="stable")]:
         share = float(points.weights[row]) / most
@@ -99,9 +103,11 @@ def sampling_figure(
     number = trace.blocks.index(chosen) + 1
     one, several = (trace.points(xy, stage, chosen.block, depth=each) for each in (1, depth))
     groups = _evenly(chosen.num_groups, MAX_GROUPS)
-    columns, rows = min(GROUP_COLUMNS, len(groups)), -(-len(groups) // GROUP_COLUMNS)
+    # Of few groups, the panels grow no larger than these.
+    columns = max(MIN_COLUMNS, even_columns(len(groups), GROUP_COLUMNS))
+    rows = -(-len(groups) // columns)
     ratio = picture.height / picture.width
-    heights = [FIGURE_WIDTH / 3 * ratio, *[FIGURE_WIDTH / GROUP_COLUMNS * ratio] * rows]
+    heights = [FIGURE_WIDTH / 3 * ratio, *[FIGURE_WIDTH / columns * ratio] * rows]
     figure = new_figure(FIGURE_WIDTH + 0.6, sum(heights) + 0.45 + 0.3 * rows)
     parts: Any = figure.subfigures(2, 1, height_ratios=[heights[0] + 0.45, sum(heights[1:]) + 0.3 * rows])
     above, below = parts
@@ -177,6 +183,13 @@ def _lost(share: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _unit(canvas: Image.Image, points: SamplingPoints, scale: float) -> float:
+    """What radii are shares of: the picture's longer side, or less where points lie so near that they would touch."""
+    reach = np.linalg.norm(points.positions_xy - np.array(points.query_xy), axis=1).max(initial=0.0)
+    near = float(reach) * canvas.width / points.size[1] * CROWDING / LARGEST
+    return min(scale * max(canvas.size), max(near, LEAST_SCALE * max(canvas.size)))
 
 
 def _evenly(count: int, most: int) -> list[int]:
