@@ -91,6 +91,8 @@ def test_what_is_drawn_is_what_is_said(visit: Visit) -> None:
     assert "9 points for" in visit.draw(Choice(3, 3, group=8))[1]
     assert " points through 2 blocks for" in visit.draw(Choice(3, 3, depth=2))[1]
     assert (visit.blocks_of(3), visit.groups_of(3), visit.blocks_before(Choice(3, 2))) == (3, 8, 4)
+    # From stage 4, all points lie outside of 32 pixels: there is nothing to follow.
+    assert "Nothing to follow: all points" in visit.draw(Choice(4, 1, depth=2))[1]
     with pytest.raises(ValueError, match="there is no group 9"):
         visit.draw(Choice(3, 3, group=9))
 

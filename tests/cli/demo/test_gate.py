@@ -91,7 +91,17 @@ def test_uploads_end_where_the_disk_would(gate: Gate) -> None:
 def test_lengths_that_are_none(gate: Gate) -> None:
     for length in ("", "-1", "many", "1e3"):
         assert ask(gate, "POST", JOIN, b"{}", content_length=length)[0] == 411, length
-    assert ask(gate, "POST", JOIN, b"{}", content_length="9" * 30)[0] == 413
+    assert ask(gate, "POST", JOIN, b"{}", content_length="9" * 5000)[0] == 413
+
+
+def test_other_pages_and_names(gate: Gate) -> None:
+    for host in ("attacker.example", "localhost.attacker.example", "", "[", "localhost@attacker.example"):
+        assert ask(gate, "GET", "/", host=host)[0] == 421, host
+    for host in ("localhost", "LOCALHOST:7860"):
+        assert ask(gate, "GET", "/", host=host)[0] == 200, host
+    for origin in ("http://attacker.example", "null", "http://[", "http://localhost:1"):
+        assert ask(gate, "POST", UPLOAD, b"x", host="localhost:7860", origin=origin)[0] == 403, origin
+    assert ask(gate, "POST", UPLOAD, b"x", host="localhost:7860", origin="http://localhost:7860")[0] == 200
 
 
 def test_errors_of_the_network_say_nothing_of_the_machine() -> None:

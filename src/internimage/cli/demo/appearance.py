@@ -10,7 +10,7 @@ from gradio.themes import Base, Color, Font
 from PIL import Image
 
 from internimage.data import sample_photo
-from internimage.visualization.overlay import HEAT
+from internimage.visualization.looks.overlay import HEAT
 from internimage.visualization.style import BLUE, GROUND, INK, LINE, PAPER, SOFT_INK
 
 # The same inks on a dark ground; the pictures on the page stay as they are.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from internimage.inference.inspection import Inspector
 from internimage.structures import SamplingPoints, SamplingTrace
-from internimage.visualization.sampling import draw_points
+from internimage.visualization.looks.sampling import draw_points
 
 # The longer side of the picture that is clicked on: no page shows it larger, and its points are drawn in no time.
 _SIDE = 900
@@ -116,6 +116,8 @@ def _fitted(picture: Image.Image) -> Image.Image:
 
 def _in_words(points: SamplingPoints, choice: Choice) -> str:
     """How far the points lie, in pixels of the network's input."""
+    if not len(points.weights):
+        return "Nothing to follow: all points of the blocks in between lie outside the picture."
     distances = np.linalg.norm(points.positions_xy - np.asarray(points.query_xy, np.float32), axis=1)
     order = np.argsort(distances)
     reached = points.weights[order].cumsum() / points.weights.sum()

@@ -31,6 +31,7 @@ _READ = re.compile(
 _WRITE = re.compile(r"/gradio_api/(upload|queue/join|reset/?|cancel)")
 # What the page sends besides pictures: the number of a choice, the place of a click.
 _SMALL = 100_000
+_DIGITS = 15
 # Of the lines around a file in a form.
 _FORM = 10_000
 # The page's own scripts and styles stand in it; nothing may come from, or go to, anywhere else.
@@ -97,7 +98,7 @@ class Gate:
         if self.hosts and _name(f"//{host}") not in self.hosts:
             raise RefusedError(421, "this page is for this machine alone")
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc.lower() != host.lower():
+        if origin and origin.lower().partition("://")[2] != host.lower():
             raise RefusedError(403, "another page may not ask here")
 
     def _check_place(self, method: str, path: str) -> None:
@@ -124,8 +125,9 @@ class Gate:
         if not length.isdecimal():
             raise RefusedError(411, "a request says how long it is")
         most = self.limits.upload_bytes + _FORM if path == _UPLOAD else _SMALL
-        if int(length) > most:
-            raise RefusedError(413, f"{int(length):,} bytes are more than the limit of {most:,}")
+        # Digits without end are no number to Python.
+        if len(length) > _DIGITS or int(length) > most:
+            raise RefusedError(413, f"{length[:_DIGITS]} bytes are more than the limit of {most}")
         if path == _UPLOAD:
             if _size(self.files) + int(length) > self.limits.files_bytes:
                 raise RefusedError(503, "too many pictures at a time; try again later")
