@@ -1,0 +1,66 @@
+"""Every command of README.md and the other pages is run, as a reader would run it, or says here why it is not."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import call
+from internimage.model.checkpoints.hub import FOLDER_VARIABLE
+from support.documentation.changes import NOT_RUN, OWN_PROCESS, listed, shortened
+from support.documentation.commands import PAGES, Command, commands_of
+from support.documentation.stand_ins import prepare
+
+pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
+WITH_SLOW_ONES = [page for page in PAGES if any(listed(SLOW, command.text) for command in commands_of(page))]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder, and one for weights that were placed by hand."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "placed"))
+    with chdir(tmp_path):
+        yield
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_commands_run_from_top_to_bottom(page: str) -> None:
+    follow(page, slow_too=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_SLOW_ONES)
+def test_all_commands_run_from_top_to_bottom(page: str) -> None:
+    follow(page, slow_too=True)
+
+
+def follow(page: str, *, slow_too: bool) -> None:
+    """Run a page's commands in this folder."""
+    for command in commands_of(page):
+        if listed(NOT_RUN, command.text) or (listed(SLOW, command.text) and not slow_too):
+            continue
+        prepare(Path(), shortened(command.text, page), command.made)
+        t = time.time()
+        run(command)
+        print(f"TIMES {time.time() - t:6.1f} {command.text}", file=sys.__stderr__)
+
+
+def run(command: Command) -> None:
+    """One command, in this process where that is the same."""
+    text = shortened(command.text, command.page)
+    if text.startswith("internimage ") and not command.needs_shell and not listed(OWN_PROCESS, text):
+        outcome = call(*shlex.split(text)[1:])
+        assert outcome.status == 0, f"{text}\n{outcome.out}{outcome.err}"
+        return
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"

@@ -1,0 +1,111 @@
+"""How the commands of the documentation are run in tests: what is made shorter, and what is not run here, and why.
+
+Every command of every page is run as it stands, in a folder with small stand-ins for the reader's files, with the
+options of `SHORTER` behind it. Whatever can't be run is in `NOT_RUN`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """What is added to a command, for the time of a test.
+
+    Args:
+        pattern: a regular expression that is found in the command.
+        added: what goes behind the command.
+        why: what it would cost without.
+        page: the only page where that holds, or None for all.
+    """
+
+    pattern: str
+    added: str
+    why: str
+    page: str | None = None
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A command that these tests don't run."""
+
+    pattern: str
+    why: str
+
+
+SMALL_STEPS = "--model.init_args.optimizer.warmup_steps 1 --data.init_args.batch_size 2"
+_WITHIN = "--data.init_args.num_workers 0"
+FEW = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1"
+_FROM_FEMTO = "--model.init_args.model internimage_femto --model.init_args.pretrained weights/femto.safetensors"
+_AGAIN = "the page offers it in place of the command before, and that one has written there"
+
+SHORTER = (
+    Shorter(r"\binternimage fit (?!.*--print_groups)", f"{FEW} {_WITHIN}", "minutes to hours of training"),
+    Shorter(r"^internimage test", f"--trainer.limit_test_batches 1 {_WITHIN}", "a whole test set"),
+    Shorter(r"--config (finetune|finetune_detector|finetune_segmenter) ", _FROM_FEMTO, "a download of InternImage-T"),
+    Shorter(
+        r"--config (finetune|from_scratch|cifar10) ",
+        "--model.init_args.optimizer.warmup_epochs 0",
+        "no epoch to warm up in",
+    ),
+    Shorter(
+        r"--config finetune_detector ",
+        "--data.init_args.frame [96,96] --data.init_args.augmentation.scales [64,96]",
+        "large pictures",
+    ),
+    Shorter(
+        r"--config finetune_segmenter ",
+        "--data.init_args.frame [96,96] --data.init_args.augmentation.crop [64,64]",
+        "large pictures",
+    ),
+    Shorter(
+        r"--config (finetune_detector|finetune_segmenter|detection/\w+|segmentation/\w+) ",
+        SMALL_STEPS,
+        "two steps, and small ones",
+    ),
+    Shorter(
+        r"--config (finetune|from_scratch) (?!.*size_steps)",
+        "--data.init_args.image_size 32 --data.init_args.batch_size 4",
+        "large pictures",
+    ),
+    Shorter(
+        r"--config (from_scratch .*--run runs/flowers$|detection/bccd|segmentation/camvid)|devices 2 --trainer.strategy (fsdp2|ddp)$",
+        "--overwrite",
+        _AGAIN,
+    ),
+    Shorter(r"flowers.pt2 --format package", "--overwrite", _AGAIN),
+    Shorter(r"fit --run runs/streets --resume", "--trainer.max_epochs 2", "there is one epoch to go"),
+    Shorter(r"fit .*--run runs/streets --auto_resume", "--trainer.max_epochs 3", "the same, after that"),
+)
+NOT_RUN = (
+    Elsewhere(r"^pip install ", "the network; another test compares the extras with pyproject.toml"),
+    Elsewhere(r"^internimage quickstart$", "minutes: `.ci/run` runs it whole, as `make demo`"),
+    Elsewhere(r"^srun ", "no SLURM here; tests/cli/training/test_launchers.py sets its variables"),
+    Elsewhere(r"^torchrun --nnodes 2", "two machines; the same test starts two agents on one"),
+    Elsewhere(r"--ray auto", "a Ray cluster; tests/cli/bulk/test_ray.py begins one of two processes"),
+    Elsewhere(r"^make (check|test|demo)$", "the gate itself: `.ci/run`"),
+    Elsewhere(r"^make bench|^python -m benchmarks", "minutes to hours of measuring; tests/benchmarks runs the parts"),
+    Elsewhere(r"^PYTHONPATH=src python benchmarks/gpu.py", "a GPU and other people's code; tests/benchmarks/on_gpu"),
+    Elsewhere(r"build_fashion_mnist", "the 70,000 original images, which are in no package on the index"),
+)
+# Commands that start the program again, from the command line of the process they are in.
+OWN_PROCESS = (Elsewhere(r"--trainer\.devices 2", "Lightning starts the other processes by this one's command line"),)
+# Commands that take long even so: they are run under `-m slow`.
+SLOW = (
+    Elsewhere(r"--trainer\.devices 2", "two processes that import everything on one core"),
+    Elsewhere(r"--format package", "a compiler, for a minute"),
+)
+
+
+def shortened(command: str, page: str) -> str:
+    """The command as the tests run it."""
+    return " ".join(
+        [command, *(row.added for row in SHORTER if row.page in (None, page) and re.search(row.pattern, command))]
+    )
+
+
+def listed(table: tuple[Elsewhere, ...], command: str) -> Elsewhere | None:
+    """The row that names this command, or None."""
+    return next((row for row in table if re.search(row.pattern, command)), None)

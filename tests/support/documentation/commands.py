@@ -1,0 +1,63 @@
+"""The commands of a page: what a reader types, one after the other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+# Pages whose commands a reader follows; those that README.md and docs/ bring in from elsewhere are among them.
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path
+    for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "benchmarks/*.md")
+    for path in sorted(REPOSITORY.glob(pattern))
+}
+# What only a shell understands.
+_SHELL = re.compile(r"&&|\|\||[|;<>`]|\$\(|\$\w|^\w+=")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of a page's ```bash block, its continuations joined.
+
+    Args:
+        page: the file, relative to the repository.
+        text: what is typed, without a comment behind it.
+    """
+
+    page: str
+    text: str
+
+    @property
+    def needs_shell(self) -> bool:
+        """Whether it is more than a program and its arguments."""
+        return bool(_SHELL.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", self.text)))
+
+    @property
+    def made(self) -> str | None:
+        """The folder that the command writes and must not find: a new run, or a set of pictures."""
+        words = shlex.split(self.text)
+        if "fit" in words and "--run" in words and not {"--resume", "--auto_resume"} & set(words):
+            return words[words.index("--run") + 1]
+        return words[4] if words[1:3] in (["data", "coco"], ["data", "pack"]) and len(words) == 5 else None
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The contents of a page's code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands_of(page: str) -> list[Command]:
+    """All commands of a page, from top to bottom."""
+    found: list[Command] = []
+    for block in blocks(PAGES[page].read_text(encoding="utf-8"), "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if shlex.split(line, comments=True):
+                found.append(Command(page, " ".join(_without_comment(line).split())))
+    return found
+
+
+def _without_comment(line: str) -> str:
+    return re.sub(r"\s+#\s.*$", "", line)

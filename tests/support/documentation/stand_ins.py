@@ -1,0 +1,158 @@
+"""Small stand-ins for the files that the documentation's reader has: photos, folders of pictures, runs."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import torch
+from PIL import Image
+
+import internimage
+from internimage.cli.main import main
+from internimage.data import SAMPLE_LABELS, export_samples, sample_photo
+from internimage.data.segmentation.palettes import read_palette
+from internimage.model.checkpoints.convert import to_official
+from internimage.model.checkpoints.hub import weights_folder
+from internimage.model.weights import WEIGHTS
+from internimage.structures import Preprocess
+from support.documentation.changes import FEW, SMALL_STEPS
+
+
+def prepare(folder: Path, command: str, made: str | None) -> None:
+    """Put what a command names into a folder, where it is not there already and the command does not make it."""
+    words = set(shlex.split(command))
+    for name, build in STAND_INS.items():
+        if name != made and any(word == name or word.startswith(f"{name}/") for word in words):
+            if not (folder / name).exists():
+                build(folder / name)
+
+
+def _photo(path: Path) -> None:
+    Image.open(sample_photo()).save(path)
+
+
+def _photos(path: Path) -> None:
+    path.mkdir()
+    with Image.open(sample_photo()) as photo:
+        for number, width in enumerate((451, 300)):
+            photo.crop((0, 0, width, 300)).save(path / f"{number}.jpg")
+
+
+def _classes(path: Path) -> None:
+    for split, source in (("train", "train"), ("val", "test"), ("test", "test")):
+        export_samples(path / split, source, 20)
+
+
+def _scenes(path: Path) -> None:
+    _run("data", "scenes", path, "--train", "4", "--val", "2")
+
+
+def _tar_files(path: Path) -> None:
+    """Shards of somebody else, without an index."""
+    classes = path.with_name("classes of the tar files")
+    export_samples(classes / "train", "train", 20)
+    _run("data", "pack", classes, path)
+    for index in path.rglob("*index*"):
+        index.unlink()
+
+
+def _label_maps(path: Path) -> None:
+    _scenes(path)
+    shutil.rmtree(path / "annotations")
+
+
+def _yolo(path: Path) -> None:
+    for split, count in (("train", 4), ("val", 2)):
+        for kind in ("images", "labels"):
+            (path / kind / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 255, (96, 128, 3), np.uint8)
+            Image.fromarray(pixels).save(path / "images" / split / f"{number}.jpg")
+            (path / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.25 0.5\n1 0.3 0.4 0.2 0.2\n")
+    (path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [red, white]\n")
+
+
+def _coloured(path: Path) -> None:
+    """The label maps of `streets` to train on, in Cityscapes' colours, in place of those with numbers."""
+    _, colours = read_palette("cityscapes")
+    numbered = path.parent / "streets" / "labels" / "train"
+    path.mkdir()
+    for file in sorted(numbered.iterdir()):
+        Image.fromarray(np.array(colours, np.uint8)[np.asarray(Image.open(file))]).save(path / file.name)
+        file.unlink()
+
+
+def _network(path: Path) -> None:
+    labels = internimage.LabelMap(tuple(SAMPLE_LABELS))
+    model = internimage.create_model("internimage_femto", num_classes=len(labels))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    internimage.save_checkpoint(model, path, labels=labels, preprocess=Preprocess(64))
+
+
+def _released(path: Path) -> None:
+    """A small network under the released file's name, where files that were placed by hand are found first."""
+    released = WEIGHTS[path.name]
+    placed = weights_folder() / released.file
+    placed.parent.mkdir(parents=True, exist_ok=True)
+    model = internimage.create_model("internimage_femto")
+    torch.save({"model": to_official(model.state_dict())}, placed)
+
+
+def _run_folder(path: Path) -> None:
+    """What a training leaves, of one training for all pages."""
+    shutil.copytree(_trained(), path)
+
+
+def _streets_run(path: Path) -> None:
+    _run("fit", "--config", "segmentation/scenes", "--run", path, *shlex.split(FEW), *shlex.split(SMALL_STEPS))
+
+
+@cache
+def _trained() -> Path:
+    folder = Path(mkdtemp()) / "run"
+    _run(
+        "fit",
+        "--config",
+        "smoke/classification",
+        "--run",
+        folder,
+        "--trainer.max_epochs",
+        "1",
+        "--model.init_args.optimizer.warmup_epochs",
+        "0",
+    )
+    return folder
+
+
+def _run(*arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+# In the order in which they are made.
+STAND_INS: dict[str, Callable[[Path], None]] = {
+    "photo.jpg": _photo,
+    "street.jpg": _photo,
+    "map.tif": _photo,
+    "photos": _photos,
+    "my_photos": _photos,
+    "flowers": _classes,
+    "cifar10": _classes,
+    "clothes": _classes,
+    "cells": _scenes,
+    "streets": _label_maps,
+    "my_yolo_folder": _yolo,
+    "coloured": _coloured,
+    "weights/femto.safetensors": _network,
+    "internimage_t.in1k_224": _released,
+    "runs/flowers": _run_folder,
+    "runs/flowers_2": _run_folder,
+    "runs/pets": _run_folder,
+    "runs/streets": _streets_run,
+    "FOLDER": _tar_files,
+}
