@@ -15,7 +15,7 @@ import pytest
 
 from cli.conftest import call
 from internimage.model.checkpoints.hub import FOLDER_VARIABLE
-from support.documentation.changes import NOT_RUN, OWN_PROCESS, listed, shortened
+from support.documentation.changes import NOT_RUN, OWN_PROCESS, SLOW, listed, shortened
 from support.documentation.commands import PAGES, Command, commands_of
 from support.documentation.stand_ins import prepare
 

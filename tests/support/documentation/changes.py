@@ -71,7 +71,7 @@ SHORTER = (
         "large pictures",
     ),
     Shorter(
-        r"--config (from_scratch .*--run runs/flowers$|detection/bccd|segmentation/camvid)|devices 2 --trainer.strategy (fsdp2|ddp)$",
+        r"--config (from_scratch .*--run runs/flowers$|detection/bccd|segmentation/camvid)|strategy (fsdp2|ddp)$",
         "--overwrite",
         _AGAIN,
     ),

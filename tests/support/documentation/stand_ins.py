@@ -28,9 +28,9 @@ def prepare(folder: Path, command: str, made: str | None) -> None:
     """Put what a command names into a folder, where it is not there already and the command does not make it."""
     words = set(shlex.split(command))
     for name, build in STAND_INS.items():
-        if name != made and any(word == name or word.startswith(f"{name}/") for word in words):
-            if not (folder / name).exists():
-                build(folder / name)
+        is_named = any(word == name or word.startswith(f"{name}/") for word in words)
+        if is_named and name != made and not (folder / name).exists():
+            build(folder / name)
 
 
 def _photo(path: Path) -> None:
