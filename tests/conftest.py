@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def own_logging() -> None:
     logger = logging.getLogger("internimage")
     logger.setLevel(logging.NOTSET)
     logger.handlers = []
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """No test leaves a handler behind: processes forked by later ones would not end when told to."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.fixture

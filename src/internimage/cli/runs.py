@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from internimage.cli.configs import flattened, settings_in
-from internimage.cli.data.printing import table
+from internimage.cli.tables import table
 from internimage.cli.training.provenance import read_starts
 from internimage.cli.training.run_folder import CONFIG_FILE, METRICS_FILE, WEIGHTS_FILE
 from internimage.tasks import BaseTask, ClassificationTask

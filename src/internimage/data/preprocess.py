@@ -30,7 +30,12 @@ def to_tensor(image: Image.Image, preprocess: Preprocess) -> Tensor:
     >>> to_tensor(Image.new("L", (40, 30)), Preprocess(size=28, mean=(0.5,), std=(0.5,))).shape
     torch.Size([1, 28, 28])
     """
-    pixels_HWC = torch.from_numpy(np.array(crop_image(image, preprocess))).view(preprocess.size, preprocess.size, -1)
+    return normalize_image(crop_image(image, preprocess), preprocess)
+
+
+def normalize_image(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """A picture of any size, of mode RGB or L, as numbers: float32 of shape (C, H, W), normalised."""
+    pixels_HWC = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
     values_CHW = pixels_HWC.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     mean_C11, std_C11 = _statistics(preprocess)
     return values_CHW.sub_(mean_C11).div_(std_C11)
@@ -46,18 +51,35 @@ def crop_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
         ValueError: the image is not RGB (for three channels) or L (for one); see `read_image`.
     """
     check_mode(image, preprocess)
-    short, size = int(preprocess.size / preprocess.crop_ratio), preprocess.size
-    width, height = image.size
-    scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    left, top = (round((length - size) / 2) for length in scaled)
-    box = (left, top, left + size, top + size)
+    scaled, box = _resized_and_cropped(image.size, preprocess)
     resampling = RESAMPLING[preprocess.interpolation]
-    if max(scaled) > MAX_RESIZED_ASPECT * short:
-        across, down = width / scaled[0], height / scaled[1]
-        source_box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
-        return image.resize((size, size), resampling, box=source_box)
+    if max(scaled) > MAX_RESIZED_ASPECT * min(scaled):
+        size = preprocess.size
+        return image.resize((size, size), resampling, box=crop_box(image.size, preprocess))
     resized = image if image.size == scaled else image.resize(scaled, resampling)
     return resized.crop(box)
+
+
+def crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
+    """The part of a picture of ``size`` (width, height) that `crop_image` keeps: x1, y1, x2, y2 in its own pixels.
+
+    >>> crop_box((451, 300), Preprocess(size=32, crop_ratio=1.0))
+    (75.16666666666667, 0.0, 375.83333333333337, 300.0)
+    """
+    scaled, box = _resized_and_cropped(size, preprocess)
+    across, down = size[0] / scaled[0], size[1] / scaled[1]
+    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+
+def _resized_and_cropped(
+    size: tuple[int, int], preprocess: Preprocess
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Width and height after resizing, and the box that is cropped from that."""
+    short, side = int(preprocess.size / preprocess.crop_ratio), preprocess.size
+    width, height = size
+    scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    left, top = (round((length - side) / 2) for length in scaled)
+    return scaled, (left, top, left + side, top + side)
 
 
 def denormalize(tensor_CHW: Tensor, preprocess: Preprocess) -> Image.Image:

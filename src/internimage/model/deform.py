@@ -17,6 +17,7 @@ from internimage.model.layers import build_activation, layer_norm
 from internimage.ops.dcnv3 import DCNv3Geometry, Normalize
 from internimage.ops.dcnv3.geometry import as_pair
 from internimage.ops.dcnv3.op import apply
+from internimage.ops.dcnv3.reference import at_least_float32, normalize_mask, sampling_positions_xy
 from internimage.ops.dispatch import autocast_dtype
 
 
@@ -119,15 +120,38 @@ class DCNv3(nn.Module):
             # Normalisation has left float32. Convolution and projection would each round a copy of their own.
             x_NHWC = x_NHWC.to(dtype)
         query_NHWC = self._query(x_NHWC)
-        groups, points, positions = self.groups, self.geometry.num_points, query_NHWC.shape[:3]
-        value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], groups, self.channels // groups)
-        offset_NHWGK2 = linear(query_NHWC, self.offset).view(*positions, groups, points, 2)
-        mask_NHWGK = linear(query_NHWC, self.mask).view(*positions, groups, points)
+        value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], self.groups, self.channels // self.groups)
+        offset_NHWGK2, mask_NHWGK = self._looks(query_NHWC)
         out_NHWGD = apply(value_NHWGD, offset_NHWGK2, mask_NHWGK, self.geometry, self.normalize)
         if self.center_scale is not None:
             gate_NHWG1 = self.center_scale(query_NHWC).sigmoid().unsqueeze(-1)
             out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
         return linear(out_NHWGD.flatten(-2), self.output_proj)
+
+    def sampling(self, x_NHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Where `forward` looks for this input, and how much each point counts.
+
+        Returns:
+            The points' positions (x, y) in pixels of the input, (N, Ho, Wo, G, K, 2), and their modulations after
+            normalisation, (N, Ho, Wo, G, K); both in float32 at least.
+
+        Raises:
+            ValueError: as `forward`.
+
+        >>> import torch
+        >>> positions_xy, modulations = DCNv3(8, groups=2).sampling(torch.zeros(1, 5, 5, 8))
+        >>> positions_xy[0, 2, 2, 0, :4].tolist(), round(modulations[0, 2, 2, 0, 0].item(), 3)
+        ([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [2.0, 1.0]], 0.111)
+        """
+        self._check(x_NHWC)
+        offset_NHWGK2, mask_NHWGK = map(at_least_float32, self._looks(self._query(x_NHWC)))
+        return sampling_positions_xy(offset_NHWGK2, self.geometry), normalize_mask(mask_NHWGK, self.normalize)
+
+    def _looks(self, query_NHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Sampling offsets (N, Ho, Wo, G, K, 2) and modulation logits (N, Ho, Wo, G, K)."""
+        points, positions = self.geometry.num_points, query_NHWC.shape[:3]
+        offset_NHWGK2 = linear(query_NHWC, self.offset).view(*positions, self.groups, points, 2)
+        return offset_NHWGK2, linear(query_NHWC, self.mask).view(*positions, self.groups, points)
 
     def _check(self, x_NHWC: Tensor) -> None:
         if x_NHWC.dim() != 4 or x_NHWC.shape[-1] != self.channels:

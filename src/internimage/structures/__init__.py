@@ -2,8 +2,10 @@
 
 from internimage.structures.classification import Classification, Preprocess
 from internimage.structures.detection import Detections, Framing, Placement
+from internimage.structures.inspection import ClassActivation, ReceptiveField
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
 from internimage.structures.measures import Measures
+from internimage.structures.sampling import BlockSampling, SamplingPoints, SamplingTrace
 from internimage.structures.segmentation import IGNORED, MOST_CLASSES, Colour, SegmentationMap, Viewing
 
 __all__ = [
@@ -11,6 +13,8 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "MOST_CLASSES",
+    "BlockSampling",
+    "ClassActivation",
     "Classification",
     "Colour",
     "Detections",
@@ -19,6 +23,9 @@ __all__ = [
     "Measures",
     "Placement",
     "Preprocess",
+    "ReceptiveField",
+    "SamplingPoints",
+    "SamplingTrace",
     "SegmentationMap",
     "Viewing",
 ]

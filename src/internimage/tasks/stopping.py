@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, cast
 
@@ -92,6 +94,25 @@ class Signals(Callback):
     def _restore(self) -> None:
         while self._old:
             number, handler = self._old.popitem()
+            signal.signal(number, handler)
+
+
+@contextmanager
+def signals_restored() -> Iterator[None]:
+    """Within it signals may get other handlers; afterwards they have those from before.
+
+    Lightning leaves its own behind where closing a run fails, as on a full disk. A process that was forked later would
+    then not end when it is told to.
+    """
+    # Only the main thread may set handlers. Windows has no SIGUSR1; a handler that Python did not set reads as None.
+    is_main = threading.current_thread() is threading.main_thread()
+    names = ("SIGINT", "SIGTERM", "SIGUSR1") if is_main else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

@@ -181,7 +181,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         # Pillow would clip 16 and 32 bit values at 255, so their own range is shown instead.
         values = np.asarray(image, dtype=np.float64)
         spread = max(float(values.max() - values.min()), np.finfo(np.float64).tiny)
-        image = Image.fromarray(np.uint8(255 * (values - values.min()) / spread))
+        image = Image.fromarray((255 * (values - values.min()) / spread).astype(np.uint8))
     if image.has_transparency_data:
         backing = Image.new("RGBA", image.size, PAPER)
         image = Image.alpha_composite(backing, image.convert("RGBA"))

@@ -217,4 +217,4 @@ def _cover(mask: NDArray[np.bool_], extent: tuple[int, ...], size: tuple[int, in
 
 
 def _grey(share: NDArray[np.float32]) -> Image.Image:
-    return Image.fromarray(np.uint8(np.round(255 * share)))
+    return Image.fromarray(np.round(255 * share).astype(np.uint8))

@@ -201,7 +201,7 @@ def _coloured(labels: Labels, palette: Sequence[Colour]) -> Image.Image:
 
 def _cover(mask: Bools, size: tuple[int, int], opacity: float = 1.0) -> Image.Image:
     """How much of each pixel of a picture of (width, height) the mask covers."""
-    return Image.fromarray(np.uint8(mask) * np.uint8(round(255 * opacity))).resize(size, Image.Resampling.BOX)
+    return Image.fromarray(mask.astype(np.uint8) * np.uint8(round(255 * opacity))).resize(size, Image.Resampling.BOX)
 
 
 def _borders(labels: Labels, size: tuple[int, int], line: int) -> Image.Image:

@@ -11,9 +11,9 @@ from typing import Any, get_args
 from jsonargparse import ArgumentParser, Namespace
 
 from internimage.cli.data.check import Task, check
-from internimage.cli.data.printing import table
 from internimage.cli.data.segmentation import Meant, convert_label_maps
 from internimage.cli.data.shards import check_shards, is_sharded, pack_folder, pack_parser
+from internimage.cli.tables import table
 from internimage.data import export_samples
 from internimage.data.detection.formats import convert_to_coco
 from internimage.data.samples.fashion_mnist import check_export

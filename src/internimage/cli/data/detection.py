@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from internimage.cli.data.printing import print_findings, shortened, table
+from internimage.cli.data.printing import print_findings, shortened
+from internimage.cli.tables import table
 from internimage.data.detection.coco import Finding, deep_check
 from internimage.data.detection.formats import Format
 from internimage.data.detection.survey import Survey, survey_file, survey_folder

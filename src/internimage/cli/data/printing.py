@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from internimage.data.detection.coco import MENDED, Finding
 
@@ -61,17 +61,6 @@ _MENDED = {
     "picture without a label map": "pictures without a label map",
     "split left out": "splits left out",
 }
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Aligned lines: the first column to the left, the others to the right.
-
-    >>> table(["class", "train"], [["dog", "1,234"], ["mule", "5"]])
-    ['class  train', 'dog    1,234', 'mule       5']
-    """
-    cells = [list(row) for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
 
 
 def shortened(name: str) -> str:

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from internimage.cli.data.printing import print_findings, shortened, table
+from internimage.cli.data.printing import print_findings, shortened
+from internimage.cli.tables import table
 from internimage.data.detection.coco import Finding, read_coco
 from internimage.data.detection.files import SPLITS, find_coco
 from internimage.data.label_maps import Contents, Pairs, label_map_folders, pair_label_maps, read_pairs

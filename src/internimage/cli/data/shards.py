@@ -11,7 +11,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from internimage.cli.data.printing import print_findings, table
+from internimage.cli.data.printing import print_findings
+from internimage.cli.tables import table
 from internimage.data import ImageReadError, read_image
 from internimage.data.class_folders import SPLIT_FOLDERS
 from internimage.data.detection.coco import Finding

@@ -20,7 +20,7 @@ from internimage.cli.training.run_folder import CHECKPOINTS, has_state
 from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
 from internimage.tasks.guards import UNREADABLE
 from internimage.tasks.reports import REPORT_FILE
-from internimage.tasks.stopping import requeue
+from internimage.tasks.stopping import requeue, signals_restored
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
         if cli.config["print_groups"]:
             print(cli.groups())
             return 0
-        return _fit(cli) if command == "fit" else _measure(cli)
+        with signals_restored():
+            return _fit(cli) if command == "fit" else _measure(cli)
     except (ArgumentError, MisconfigurationException, OSError, ValueError, MemoryError, RuntimeError) as error:
         short = in_short(error)
         if isinstance(short, OSError | ValueError) and is_said(str(short)):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from internimage.cli.data.printing import table
+from internimage.cli.tables import table
 
 _STAGE = re.compile(r"(.*\.)?stages\.(\d+)\.(.*)")
 _HEADS = ["peak rate", "of lr", "decay", "parameters"]

@@ -9,7 +9,14 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 # What -> one line for people. Each is a module here with parser() and run(options).
-_PICTURES: dict[str, str] = {}
+_PICTURES: dict[str, str] = {
+    "sampling": "where a block looks from one place of a picture",
+    "reach": "how far each block looks",
+    "entropy": "where each block is choosy among its points",
+    "activation": "which regions speak for a class",
+    "features": "the maps of the four stages as colours",
+    "receptive_field": "what of the input changes the middle of a map, network by network",
+}
 
 
 def main(arguments: Sequence[str]) -> int:

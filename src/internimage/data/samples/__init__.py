@@ -8,4 +8,4 @@ from internimage.data.samples.fashion_mnist import (
 )
 from internimage.data.samples.photo import sample_photo
 
-__all__ = ["SAMPLE_LABELS", "SAMPLE_PREPROCESS", "export_samples", "load_sample_arrays"]
+__all__ = ["SAMPLE_LABELS", "SAMPLE_PREPROCESS", "export_samples", "load_sample_arrays", "sample_photo"]

@@ -35,7 +35,7 @@ def dcnv3_reference(
 
     Source: Eq. (2), arXiv:2211.05778.
     """
-    value, offset, mask = (_at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
+    value, offset, mask = (at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
     grid, _ = sampling_grid(offset, value.shape[1], value.shape[2], geometry)
     sampled_BDKP = _sample(_fold_groups(value), grid)
     weights_B1KP = _fold_points(normalize_mask(mask, normalize)).unsqueeze(1)
@@ -51,7 +51,7 @@ def dcnv3_reference_backward(
     normalize: Normalize,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `dcnv3_reference` for value, offset and mask: their dtypes, contiguous; only the inputs are kept."""
-    value, offset, mask = (_at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
+    value, offset, mask = (at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
     height, width = value.shape[1], value.shape[2]
     grid, inside = sampling_grid(offset, height, width, geometry)
     value_BDHW = _fold_groups(value)
@@ -122,7 +122,8 @@ def _window_centers(offset_NHWGK2: Tensor, dim: int, geometry: DCNv3Geometry, ax
     return steps * geometry.stride[axis] + float(geometry.center[axis] - geometry.padding[axis])
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor, or a float32 copy of one in half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
