@@ -21,7 +21,7 @@ from support.documentation.stand_ins import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
-WITH_SLOW_ONES = [page for page in PAGES if any(listed(SLOW, command.text) for command in commands_of(page))]
+WITH_SLOW_ONES = [page for page in PAGES if any(listed(SLOW, command) for command in commands_of(page))]
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +46,9 @@ def test_all_commands_run_from_top_to_bottom(page: str) -> None:
 def follow(page: str, *, slow_too: bool) -> None:
     """Run a page's commands in this folder."""
     for command in commands_of(page):
-        if listed(NOT_RUN, command.text) or (listed(SLOW, command.text) and not slow_too):
+        if listed(NOT_RUN, command) or (listed(SLOW, command) and not slow_too):
             continue
-        prepare(Path(), shortened(command.text, page), command.made)
+        prepare(Path(), shortened(command), command.made)
         t = time.time()
         run(command)
         print(f"TIMES {time.time() - t:6.1f} {command.text}", file=sys.__stderr__)
@@ -56,8 +56,8 @@ def follow(page: str, *, slow_too: bool) -> None:
 
 def run(command: Command) -> None:
     """One command, in this process where that is the same."""
-    text = shortened(command.text, command.page)
-    if text.startswith("internimage ") and not command.needs_shell and not listed(OWN_PROCESS, text):
+    text = shortened(command)
+    if text.startswith("internimage ") and not command.needs_shell and not listed(OWN_PROCESS, command):
         outcome = call(*shlex.split(text)[1:])
         assert outcome.status == 0, f"{text}\n{outcome.out}{outcome.err}"
         return

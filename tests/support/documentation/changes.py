@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from support.documentation.commands import Command
+
 
 @dataclass(frozen=True)
 class Shorter:
@@ -29,10 +31,11 @@ class Shorter:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A command that these tests don't run."""
+    """Commands that are treated in another way, and why; on one page, or on all."""
 
     pattern: str
     why: str
+    page: str | None = None
 
 
 SMALL_STEPS = "--model.init_args.optimizer.warmup_steps 1 --data.init_args.batch_size 2"
@@ -88,24 +91,29 @@ NOT_RUN = (
     Elsewhere(r"^make (check|test|demo)$", "the gate itself: `.ci/run`"),
     Elsewhere(r"^make bench|^python -m benchmarks", "minutes to hours of measuring; tests/benchmarks runs the parts"),
     Elsewhere(r"^PYTHONPATH=src python benchmarks/gpu.py", "a GPU and other people's code; tests/benchmarks/on_gpu"),
+    Elsewhere(r"--weights (mask_rcnn|upernet)_", "a download; tests/model has networks of every released form"),
     Elsewhere(r"build_fashion_mnist", "the 70,000 original images, which are in no package on the index"),
 )
 # Commands that start the program again, from the command line of the process they are in.
 OWN_PROCESS = (Elsewhere(r"--trainer\.devices 2", "Lightning starts the other processes by this one's command line"),)
-# Commands that take long even so: they are run under `-m slow`.
+# Commands that take long even so, or are those of another page: they are run under `-m slow`.
+_CARD = "src/internimage/model/shipped/internimage_pico.cifar10_32.md"
 SLOW = (
     Elsewhere(r"--trainer\.devices 2", "two processes that import everything on one core"),
     Elsewhere(r"--format package", "a compiler, for a minute"),
+    Elsewhere(r"--int8|--half$|--features", "another export of the same run; tests/export has short ones"),
+    Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", _CARD),
 )
 
 
-def shortened(command: str, page: str) -> str:
+def shortened(command: Command) -> str:
     """The command as the tests run it."""
-    return " ".join(
-        [command, *(row.added for row in SHORTER if row.page in (None, page) and re.search(row.pattern, command))]
-    )
+    added = (row.added for row in SHORTER if row.page in (None, command.page) and re.search(row.pattern, command.text))
+    return " ".join([command.text, *added])
 
 
-def listed(table: tuple[Elsewhere, ...], command: str) -> Elsewhere | None:
+def listed(table: tuple[Elsewhere, ...], command: Command) -> Elsewhere | None:
     """The row that names this command, or None."""
-    return next((row for row in table if re.search(row.pattern, command)), None)
+    return next(
+        (row for row in table if row.page in (None, command.page) and re.search(row.pattern, command.text)), None
+    )

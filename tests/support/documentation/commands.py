@@ -41,7 +41,8 @@ class Command:
         words = shlex.split(self.text)
         if "fit" in words and "--run" in words and not {"--resume", "--auto_resume"} & set(words):
             return words[words.index("--run") + 1]
-        return words[4] if words[1:3] in (["data", "coco"], ["data", "pack"]) and len(words) == 5 else None
+        is_conversion = words[1:3] in (["data", "coco"], ["data", "pack"]) and len(words) == 5
+        return words[4] if is_conversion and not words[3].startswith("-") else None
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -153,6 +153,7 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "runs/flowers": _run_folder,
     "runs/flowers_2": _run_folder,
     "runs/pets": _run_folder,
+    "runs/cifar10": _run_folder,
     "runs/streets": _streets_run,
     "FOLDER": _tar_files,
 }
