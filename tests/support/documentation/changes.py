@@ -54,6 +54,11 @@ SHORTER = (
         "no epoch to warm up in",
     ),
     Shorter(
+        r"--config internimage_l_\w+ .*--print_groups",
+        "--model.init_args.pretrained null --trainer.precision 32-true",
+        "a download of 1 GB, and a GPU",
+    ),
+    Shorter(
         r"--config finetune_detector ",
         "--data.init_args.frame [96,96] --data.init_args.augmentation.scales [64,96]",
         "large pictures",
@@ -83,7 +88,7 @@ SHORTER = (
     Shorter(r"fit .*--run runs/streets --auto_resume", "--trainer.max_epochs 3", "the same, after that"),
 )
 NOT_RUN = (
-    Elsewhere(r"^pip install ", "the network; another test compares the extras with pyproject.toml"),
+    Elsewhere(r"^pip install |^git clone ", "the network; test_install.py compares the extras with pyproject.toml"),
     Elsewhere(r"^internimage quickstart$", "minutes: `.ci/run` runs it whole, as `make demo`"),
     Elsewhere(r"^srun ", "no SLURM here; tests/cli/training/test_launchers.py sets its variables"),
     Elsewhere(r"^torchrun --nnodes 2", "two machines; the same test starts two agents on one"),

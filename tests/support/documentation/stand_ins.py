@@ -22,6 +22,7 @@ from internimage.model.checkpoints.hub import weights_folder
 from internimage.model.weights import WEIGHTS
 from internimage.structures import Preprocess
 from support.documentation.changes import FEW, SMALL_STEPS
+from support.documentation.commands import PAGES, blocks
 
 
 def prepare(folder: Path, command: str, made: str | None) -> None:
@@ -95,6 +96,15 @@ def _network(path: Path) -> None:
     internimage.save_checkpoint(model, path, labels=labels, preprocess=Preprocess(64))
 
 
+def _module(path: Path) -> None:
+    """The module that docs/extend.md shows."""
+    name = f"{path.name.partition('.')[0]}.py"
+    (block,) = (
+        each for each in blocks(PAGES["docs/extend.md"].read_text(), "python") if each.startswith(f'"""{name}:')
+    )
+    path.with_name(name).write_text(block)
+
+
 def _released(path: Path) -> None:
     """A small network under the released file's name, where files that were placed by hand are found first."""
     released = WEIGHTS[path.name]
@@ -156,4 +166,5 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "runs/cifar10": _run_folder,
     "runs/streets": _streets_run,
     "FOLDER": _tar_files,
+    "colours.Colours": _module,
 }
