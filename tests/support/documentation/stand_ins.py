@@ -105,13 +105,14 @@ def _module(path: Path) -> None:
     path.with_name(name).write_text(block)
 
 
-def _released(path: Path) -> None:
+def _placed(path: Path) -> None:
     """A small network under the released file's name, where files that were placed by hand are found first."""
-    released = WEIGHTS[path.name]
-    placed = weights_folder() / released.file
-    placed.parent.mkdir(parents=True, exist_ok=True)
-    model = internimage.create_model("internimage_femto")
-    torch.save({"model": to_official(model.state_dict())}, placed)
+    weights_folder().mkdir(parents=True, exist_ok=True)
+    _official(weights_folder() / WEIGHTS[path.name].file)
+
+
+def _official(path: Path) -> None:
+    torch.save({"model": to_official(internimage.create_model("internimage_femto").state_dict())}, path)
 
 
 def _run_folder(path: Path) -> None:
@@ -159,7 +160,8 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "my_yolo_folder": _yolo,
     "coloured": _coloured,
     "weights/femto.safetensors": _network,
-    "internimage_t.in1k_224": _released,
+    "internimage_t.in1k_224": _placed,
+    "internimage_t_1k_224.pth": _official,
     "runs/flowers": _run_folder,
     "runs/flowers_2": _run_folder,
     "runs/pets": _run_folder,
