@@ -23,7 +23,7 @@ from internimage.ops.dcnv3 import DCNv3Geometry, sampling_positions_xy
 
 IMAGES = Path(__file__).resolve().parent / "images"
 # Without these, every run would write other bytes.
-_SAME_BYTES = {"svg.hashsalt": "internimage", "svg.fonttype": "path", "font.family": "DejaVu Sans"}
+_SAME_BYTES: dict[Any, Any] = {"svg.hashsalt": "internimage", "svg.fonttype": "path", "font.family": "DejaVu Sans"}
 
 
 @dataclass(frozen=True)

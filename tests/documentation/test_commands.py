@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import internimage
 from cli.conftest import call
 from internimage.model.checkpoints.hub import FOLDER_VARIABLE
 from support.documentation.changes import NOT_RUN, OWN_PROCESS, SLOW, listed, shortened
@@ -44,23 +45,30 @@ def test_all_commands_run_from_top_to_bottom(page: str) -> None:
 
 
 def follow(page: str, *, slow_too: bool) -> None:
-    """Run a page's commands in this folder."""
+    """Run a page's commands in this folder; what one made, the next ones find."""
+    names: dict[str, object] = {"internimage": internimage}
     for command in commands_of(page):
         if listed(NOT_RUN, command) or (listed(SLOW, command) and not slow_too):
             continue
         prepare(Path(), shortened(command), command.made)
         t = time.time()
-        run(command)
+        if command.is_python:
+            exec(compile(command.text, page, "exec"), names)
+        else:
+            run(command)
         print(f"TIMES {time.time() - t:6.1f} {command.text}", file=sys.__stderr__)
 
 
 def run(command: Command) -> None:
-    """One command, in this process where that is the same."""
+    """One line, in this process where that is the same."""
     text = shortened(command)
     if text.startswith("internimage ") and not command.needs_shell and not listed(OWN_PROCESS, command):
         outcome = call(*shlex.split(text)[1:])
         assert outcome.status == 0, f"{text}\n{outcome.out}{outcome.err}"
-        return
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env={**os.environ, "PATH": path})
-    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+    else:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env={**os.environ, "PATH": path})
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+    for option in ("--run", "--output"):
+        if option in (words := shlex.split(text)):
+            assert Path(words[words.index(option) + 1]).exists(), f"{text} did not write what it says"

@@ -1,4 +1,8 @@
-"""The commands of a page: what a reader types, one after the other."""
+"""The commands of a page: what a reader types, one after the other, in a shell and in Python.
+
+Blocks of ``bash`` and of ``py`` need what the page made before, and `test_commands.py` runs them; blocks of ``python``
+need nothing, and `tests/test_docs.py` runs them.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,17 @@ _SHELL = re.compile(r"&&|\|\||[|;<>`]|\$\(|\$\w|^\w+=")
 
 @dataclass(frozen=True)
 class Command:
-    """One line of a page's ```bash block, its continuations joined.
+    """One line of a page's ```bash block, its continuations joined, or a whole ```py block.
 
     Args:
         page: the file, relative to the repository.
-        text: what is typed, without a comment behind it.
+        text: what is typed; of a shell's line without a comment behind it.
+        is_python: whether it is for Python.
     """
 
     page: str
     text: str
+    is_python: bool = False
 
     @property
     def needs_shell(self) -> bool:
@@ -38,7 +44,7 @@ class Command:
     @property
     def made(self) -> str | None:
         """The folder that the command writes and must not find: a new run, or a set of pictures."""
-        words = shlex.split(self.text)
+        words = [] if self.is_python else shlex.split(self.text)
         if "fit" in words and "--run" in words and not {"--resume", "--auto_resume"} & set(words):
             return words[words.index("--run") + 1]
         is_conversion = words[1:3] in (["data", "coco"], ["data", "pack"]) and len(words) == 5
@@ -47,17 +53,23 @@ class Command:
 
 def blocks(text: str, language: str) -> list[str]:
     """The contents of a page's code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [content for found, content in _blocks(text) if found == language]
 
 
 def commands_of(page: str) -> list[Command]:
     """All commands of a page, from top to bottom."""
     found: list[Command] = []
-    for block in blocks(PAGES[page].read_text(encoding="utf-8"), "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
+    for language, block in _blocks(PAGES[page].read_text(encoding="utf-8")):
+        if language == "py":
+            found.append(Command(page, block, is_python=True))
+        for line in block.replace("\\\n", " ").splitlines() if language == "bash" else ():
             if shlex.split(line, comments=True):
                 found.append(Command(page, " ".join(_without_comment(line).split())))
     return found
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def _without_comment(line: str) -> str:

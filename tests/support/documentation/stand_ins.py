@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from PIL import Image
 import internimage
 from internimage.cli.main import main
 from internimage.data import SAMPLE_LABELS, export_samples, sample_photo
-from internimage.data.segmentation.palettes import read_palette
+from internimage.data.segmentation.palettes import read_classes, read_palette
 from internimage.model.checkpoints.convert import to_official
 from internimage.model.checkpoints.hub import weights_folder
 from internimage.model.weights import WEIGHTS
@@ -27,7 +28,7 @@ from support.documentation.commands import PAGES, blocks
 
 def prepare(folder: Path, command: str, made: str | None) -> None:
     """Put what a command names into a folder, where it is not there already and the command does not make it."""
-    words = set(shlex.split(command))
+    words = set(re.findall(r"[\w./]+", command))
     for name, build in STAND_INS.items():
         is_named = any(word == name or word.startswith(f"{name}/") for word in words)
         if is_named and name != made and not (folder / name).exists():
@@ -64,8 +65,12 @@ def _tar_files(path: Path) -> None:
 
 
 def _label_maps(path: Path) -> None:
+    """Scenes, called by the names of what is in a street."""
     _scenes(path)
     shutil.rmtree(path / "annotations")
+    classes = path / "classes.txt"
+    count = len(classes.read_text().splitlines())
+    classes.write_text("".join(f"{name}\n" for name in read_classes("cityscapes").names[:count]))
 
 
 def _yolo(path: Path) -> None:
