@@ -7,7 +7,7 @@ links to them follow, links to anything else become plain text, and the referenc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from inspect import getdoc, isclass, isfunction
 from os.path import normpath
@@ -90,7 +90,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links as the site needs them."""
     source = page.file.abs_src_path
-    if source is None or page.file.content_string.startswith("# Licences"):
+    if source is None:
+        # Made here, with the site's own links.
         return markdown
     name = Path(source).relative_to(REPOSITORY).as_posix()
     return rewrite_links(markdown, name, page.file.src_uri, {file.src_uri for file in files})
@@ -157,34 +158,37 @@ def _folder(folder: str, pages: dict[str, File]) -> Iterator[str | dict[str, str
 
 
 def reference_pages() -> dict[str, str]:
-    """Site path -> Markdown of every page of the reference."""
-    import internimage
-
+    """Site path -> Markdown of every page of the reference; each value is shown once, where it comes first."""
     homes: dict[int, str] = {}
     pages: dict[str, str] = {}
     for name, (title, patterns) in REFERENCE.items():
-        parts = [f"# {title}", ""]
+        parts = [f"# {title}"]
         for module in (module for pattern in patterns for module in _modules(pattern)):
-            parts += [f"## `{module}`", "", _first_paragraph(import_module(module)), ""]
+            imported = import_module(module)
+            parts += [f"## `{module}`", _first_paragraph(imported)]
             for public in public_names(module):
-                value = getattr(import_module(module), public)
-                if isclass(value) or isfunction(value):
-                    homes.setdefault(id(value), f"{module}.{public}")
-                if homes.get(id(value), f"{module}.{public}") == f"{module}.{public}":
-                    parts += [f"::: {module}.{public}", "    options:", "      heading_level: 3", ""]
-        pages[f"reference/{name}.md"] = "\n".join(parts)
-    rows = ["# Reference", "", "`import internimage` brings these names, each when it is first used:", ""]
-    rows += ["| name | what |", "| --- | --- |"]
+                path, value = f"{module}.{public}", getattr(imported, public)
+                # Of constants two may be equal, and be one object by chance.
+                is_named = isclass(value) or isfunction(value)
+                if not is_named or homes.setdefault(id(value), path) == path:
+                    parts.append(f"::: {path}\n    options:\n      heading_level: 3")
+        pages[f"reference/{name}.md"] = "\n\n".join(parts)
+    return {"reference/index.md": _reference_index(homes), **pages}
+
+
+def _reference_index(homes: Mapping[int, str]) -> str:
+    import internimage
+
+    rows = ["| name | what |", "| --- | --- |"]
     for public in internimage.__all__:
         value = getattr(internimage, public)
-        home = homes.get(id(value)) or homes[id(getattr(value, "__wrapped__", value))]
-        rows.append(f"| [`internimage.{public}`][{home}] | {_first_paragraph(value)} |")
-    rows += ["", "And by room:", ""]
-    rows += [
+        rows.append(f"| [`internimage.{public}`][{homes[id(value)]}] | {_first_paragraph(value)} |")
+    rooms = [
         f"- [{title}]({name}.md): {', '.join(f'`{module}`' for module in modules)}"
         for name, (title, modules) in REFERENCE.items()
     ]
-    return {"reference/index.md": "\n".join(rows), **pages}
+    says = "`import internimage` brings these names, each when it is first used:"
+    return "\n\n".join(["# Reference", says, "\n".join(rows), "And by room:", "\n".join(rooms)])
 
 
 def public_names(module: str) -> list[str]:
