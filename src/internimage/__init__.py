@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from internimage.inference import Classifier
     from internimage.inference.detection import Detector
+    from internimage.inference.inspection import Inspector
     from internimage.inference.segmentation import Segmenter
     from internimage.model import (
         DCNv3,
@@ -42,6 +43,7 @@ _HOME = {
     "Detections": "internimage.structures",
     "Detector": "internimage.inference.detection",
     "Framing": "internimage.structures",
+    "Inspector": "internimage.inference.inspection",
     "InternImage": "internimage.model",
     "InternImageClassifier": "internimage.model",
     "InternImageConfig": "internimage.model",
@@ -64,6 +66,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Framing",
+    "Inspector",
     "InternImage",
     "InternImageClassifier",
     "InternImageConfig",

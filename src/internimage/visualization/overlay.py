@@ -45,9 +45,9 @@ def heat_colormap() -> Colormap:
     return LinearSegmentedColormap.from_list("heat", list(HEAT))
 
 
-def enlarged(picture: Image.Image, side: int) -> Image.Image:
-    """The picture as RGB, smoothly enlarged to ``side`` pixels at its longer side if that is shorter."""
-    scale = max(1.0, side / max(picture.size))
+def fitted(picture: Image.Image, side: int) -> Image.Image:
+    """The picture as RGB with ``side`` pixels at its longer side, smoothly enlarged or made smaller."""
+    scale = side / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return to_rgb(picture).resize(size, Image.Resampling.BICUBIC)
 
@@ -65,18 +65,18 @@ def lay_over(
     """A map of values on a grey picture: the more, the lighter and the less transparent.
 
     Args:
-        picture: what the network sees, of any mode; enlarged to ``side`` pixels at its longer side, if smaller.
+        picture: what the network sees, of any mode and resolution.
         values: (h, w) from 0 to 1; cell (row, column) belongs to the input's pixel (stride*row, stride*column).
         stride: pixels of the network's input between neighbouring cells.
         size: height and width of the network's input in pixels.
-        side: least length of the longer side in pixels.
+        side: length in pixels of the longer side of what is drawn.
 
     Raises:
         ValueError: values outside [0, 1], or of another shape.
     """
     if values.ndim != 2 or not values.size or not (values.min() >= 0 and values.max() <= 1):
         raise ValueError(f"a map (h, w) of values from 0 to 1 is needed, got shape {values.shape}")
-    ground = ImageOps.grayscale(enlarged(picture, side)).convert("RGB")
+    ground = ImageOps.grayscale(fitted(picture, side)).convert("RGB")
     shares = stretched(values, stride, size, ground.size).clip(0, 1)
     opacity = Image.fromarray(np.rint(255 * (0.25 + 0.5 * np.sqrt(shares))).astype(np.uint8))
     return Image.composite(Image.fromarray(heat_pixels(shares)), ground, opacity)

@@ -12,35 +12,40 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from internimage.structures import SamplingPoints, SamplingTrace
-from internimage.visualization.overlay import enlarged, faded, heat_colormap, heat_colour, lay_over
+from internimage.visualization.card import even_columns
+from internimage.visualization.overlay import faded, fitted, heat_colormap, heat_colour, lay_over
 from internimage.visualization.style import INK, PAPER, SOFT_INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Pictures whose longer side is shorter are enlarged, so that points can be told apart.
-LEGIBLE_SIDE = 640
+# Longer side in pixels of a picture with points, so that they can be told apart; in a figure; and of its small panels.
+SIDE, PANEL_SIDE, GROUP_SIDE = 960, 640, 320
 # Radii as shares of the picture's longer side: of the point that counts most, of the least, and of the query's ring.
 LARGEST, SMALLEST, RING = 0.011, 0.004, 0.016
+# The largest radius is at most this share of the way to the farthest point; points keep at least this share of their
+# usual size.
+CROWDING, LEAST_SCALE = 0.2, 0.4
 # How much darker the picture is made below the points.
 FADE = 0.3
 # Edges are drawn this much larger and then averaged, because Pillow does not smooth them.
 SMOOTHING = 3
 # The most groups that a figure shows, and how many in a row, where points are drawn larger; of more, as many evenly.
-MAX_GROUPS, GROUP_COLUMNS, GROUP_SCALE = 12, 6, 2.0
+MAX_GROUPS, GROUP_COLUMNS, MIN_COLUMNS, GROUP_SCALE = 12, 6, 4, 2.0
 FIGURE_WIDTH = 12.0
 
 
-def draw_points(picture: Image.Image, points: SamplingPoints, *, scale: float = 1.0) -> Image.Image:
+def draw_points(picture: Image.Image, points: SamplingPoints, *, scale: float = 1.0, side: int = SIDE) -> Image.Image:
     """Sampling points on a picture: dark small ones count little, light large ones much. The ring is the query.
 
     Points outside the picture are not drawn, and the lightest is the one inside that counts most.
 
     Args:
-        picture: what the network sees, at any resolution; enlarged to 640 pixels at its longer side, if smaller.
+        picture: what the network sees, at any resolution.
         points: of the same view.
         scale: how much larger points are drawn than usual.
+        side: length in pixels of the longer side of what is drawn.
 
     Returns:
         An RGB picture.
@@ -50,20 +55,20 @@ def draw_points(picture: Image.Image, points: SamplingPoints, *, scale: float = 
     """
     if not scale > 0:
         raise ValueError(f"scale must be positive, got {scale}")
-    ground = faded(enlarged(picture, LEGIBLE_SIDE), FADE)
+    ground = faded(fitted(picture, side), FADE)
     canvas = ground.resize((SMOOTHING * ground.width, SMOOTHING * ground.height), Image.Resampling.BILINEAR)
-    brush, side = ImageDraw.Draw(canvas), scale * max(canvas.size)
     inside = points.inside()
+    brush, unit = ImageDraw.Draw(canvas), _unit(canvas, points, scale)
     most = float(points.weights[inside].max(initial=np.finfo(np.float32).tiny))
     for row in np.flatnonzero(inside)[np.argsort(points.weights[inside], kind="stable")]:
         share = float(points.weights[row]) / most
         place = _on(canvas, points.positions_xy[row], points.size)
-        radius = side * (SMALLEST + (LARGEST - SMALLEST) * share)
-        _circle(brush, place, radius + side * 0.0012, fill=INK)
+        radius = unit * (SMALLEST + (LARGEST - SMALLEST) * share)
+        _circle(brush, place, radius + unit * 0.0012, fill=INK)
         _circle(brush, place, radius, fill=heat_colour(share))
     place = _on(canvas, points.query_xy, points.size)
-    _circle(brush, place, side * (RING + 0.0015), outline=INK, width=round(side * 0.0065))
-    _circle(brush, place, side * RING, outline=PAPER, width=round(side * 0.0035))
+    _circle(brush, place, unit * (RING + 0.0015), outline=INK, width=round(unit * 0.0065))
+    _circle(brush, place, unit * RING, outline=PAPER, width=round(unit * 0.0035))
     return canvas.resize(ground.size, Image.Resampling.LANCZOS)
 
 
@@ -98,24 +103,34 @@ def sampling_figure(
     number = trace.blocks.index(chosen) + 1
     one, several = (trace.points(xy, stage, chosen.block, depth=each) for each in (1, depth))
     groups = _evenly(chosen.num_groups, MAX_GROUPS)
-    columns, rows = min(GROUP_COLUMNS, len(groups)), -(-len(groups) // GROUP_COLUMNS)
+    # Of few groups, the panels grow no larger than these.
+    columns = max(MIN_COLUMNS, even_columns(len(groups), GROUP_COLUMNS))
+    rows = -(-len(groups) // columns)
     ratio = picture.height / picture.width
-    heights = [FIGURE_WIDTH / 3 * ratio, *[FIGURE_WIDTH / GROUP_COLUMNS * ratio] * rows]
+    heights = [FIGURE_WIDTH / 3 * ratio, *[FIGURE_WIDTH / columns * ratio] * rows]
     figure = new_figure(FIGURE_WIDTH + 0.6, sum(heights) + 0.45 + 0.3 * rows)
     parts: Any = figure.subfigures(2, 1, height_ratios=[heights[0] + 0.45, sum(heights[1:]) + 0.3 * rows])
     above, below = parts
     panels = above.subplots(1, 3)
     points, map_size = chosen.modulations.shape[-1], f"{chosen.shape[1]} x {chosen.shape[0]}"
     what = f"stage {stage}, block {chosen.block}: {_count(chosen.num_groups, 'group')} of {points}, map {map_size}"
-    _show(panels[0], f"{what}{_lost(1 - one.seen())}", draw_points(picture, one))
-    _show(panels[1], f"followed back through {_count(min(depth, number), 'block')}", draw_points(picture, several))
+    _show(panels[0], f"{what}{_lost(1 - one.seen())}", draw_points(picture, one, side=PANEL_SIDE))
+    _show(
+        panels[1],
+        f"followed back through {_count(min(depth, number), 'block')}",
+        draw_points(picture, several, side=PANEL_SIDE),
+    )
     _show_flow(panels[2], picture, trace, xy, (stage, chosen.block, number))
     bar: Any = above.colorbar(ScalarMappable(cmap=heat_colormap()), ax=panels[2], fraction=0.03, pad=0.02)
     bar.set_ticks([0, 1], labels=["little", "most"])
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8, colors=SOFT_INK)
     for axes, group in zip(below.subplots(rows, columns, squeeze=False).flat, groups, strict=False):
-        _show(axes, f"group {group + 1}", draw_points(picture, one.of_group(group + 1), scale=GROUP_SCALE))
+        _show(
+            axes,
+            f"group {group + 1}",
+            draw_points(picture, one.of_group(group + 1), scale=GROUP_SCALE, side=GROUP_SIDE),
+        )
     for axes in below.axes[len(groups) :]:
         axes.set_axis_off()
     return figure
@@ -152,7 +167,7 @@ def _show_flow(
     weights = trace.flow(xy, stage, block, depth=depth)
     lowest = trace.blocks[trace.blocks.index(trace.find(stage, block)) - depth + 1]
     shares = weights / max(weights.max(), np.finfo(np.float64).tiny)
-    image = lay_over(picture, shares, stride=lowest.stride, size=trace.size, side=LEGIBLE_SIDE)
+    image = lay_over(picture, shares, stride=lowest.stride, size=trace.size, side=PANEL_SIDE)
     _show(axes, f"all that counts, {_count(depth, 'block')} back{_lost(1 - weights.sum())}", image)
 
 
@@ -168,6 +183,13 @@ def _lost(share: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _unit(canvas: Image.Image, points: SamplingPoints, scale: float) -> float:
+    """What radii are shares of: the picture's longer side, or less where points lie so near that they would touch."""
+    reach = np.linalg.norm(points.positions_xy - np.array(points.query_xy), axis=1).max(initial=0.0)
+    near = float(reach) * canvas.width / points.size[1] * CROWDING / LARGEST
+    return min(scale * max(canvas.size), max(near, LEAST_SCALE * max(canvas.size)))
 
 
 def _evenly(count: int, most: int) -> list[int]:
