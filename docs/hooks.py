@@ -32,6 +32,7 @@ BROUGHT_IN = {
     "src/internimage/data/segmentation/palettes/README.md": "project/palettes.md",
     "benchmarks/README.md": "benchmarks/README.md",
     "benchmarks/results/*.md": "benchmarks/results/",
+    "examples/README.md": "project/examples.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
 }

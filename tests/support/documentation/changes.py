@@ -87,10 +87,13 @@ SHORTER = (
     Shorter(r"fit --run runs/streets --resume", "--trainer.max_epochs 2", "there is one epoch to go"),
     Shorter(r"fit .*--run runs/streets --auto_resume", "--trainer.max_epochs 3", "the same, after that"),
 )
+_DEMO, _ROBUSTNESS = "docs/guides/demo.md", "docs/guides/robustness.md"
 NOT_RUN = (
     Elsewhere(r"^pip install |^git clone ", "the network; test_install.py compares the extras with pyproject.toml"),
     Elsewhere(r"^internimage quickstart$", "minutes: `.ci/run` runs it whole, as `make demo`"),
     Elsewhere(r"^srun ", "no SLURM here; tests/cli/training/test_launchers.py sets its variables"),
+    Elsewhere(r"^internimage demo", "a server that runs on; tests/cli/demo asks it, also in a browser", _DEMO),
+    Elsewhere(r"--peer ", "weights of timm's, by download or of a training of the reader's", _ROBUSTNESS),
     Elsewhere(r"^torchrun --nnodes 2", "two machines; the same test starts two agents on one"),
     Elsewhere(r"--ray auto", "a Ray cluster; tests/cli/bulk/test_ray.py begins one of two processes"),
     Elsewhere(r"^make (check|test|demo)$", "the gate itself: `.ci/run`"),

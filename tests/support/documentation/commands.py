@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # Pages whose commands a reader follows; those that README.md and docs/ bring in from elsewhere are among them.
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path
-    for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "benchmarks/*.md", "examples/*.md")
     for path in sorted(REPOSITORY.glob(pattern))
 }
 # What only a shell understands.

@@ -18,9 +18,10 @@ import internimage
 from internimage.cli.main import main
 from internimage.data import SAMPLE_LABELS, export_samples, sample_photo
 from internimage.data.segmentation.palettes import read_classes, read_palette
+from internimage.model import read_checkpoint
 from internimage.model.checkpoints.convert import to_official
 from internimage.model.checkpoints.hub import weights_folder
-from internimage.model.weights import WEIGHTS
+from internimage.model.weights import DEFAULT_WEIGHTS, SHIPPED, WEIGHTS
 from internimage.structures import Preprocess
 from support.documentation.changes import FEW, SMALL_STEPS
 from support.documentation.commands import PAGES, blocks
@@ -51,6 +52,15 @@ def _classes(path: Path) -> None:
         export_samples(path / split, source, 20)
 
 
+def _cifar10(path: Path) -> None:
+    """Pictures under the names of CIFAR-10's classes, which the package's own weights know."""
+    _classes(path)
+    names = read_checkpoint(SHIPPED[DEFAULT_WEIGHTS].path).card.labels
+    for split in path.iterdir():
+        for folder, name in zip(sorted(split.iterdir()), names, strict=True):
+            folder.rename(split / name)
+
+
 def _scenes(path: Path) -> None:
     _run("data", "scenes", path, "--train", "4", "--val", "2")
 
@@ -70,7 +80,7 @@ def _label_maps(path: Path) -> None:
     shutil.rmtree(path / "annotations")
     classes = path / "classes.txt"
     count = len(classes.read_text().splitlines())
-    classes.write_text("".join(f"{name}\n" for name in read_classes("cityscapes").names[:count]))
+    classes.write_text("".join(f"{name}\n" for name in tuple(read_classes("cityscapes").labels)[:count]))
 
 
 def _yolo(path: Path) -> None:
@@ -158,7 +168,7 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "photos": _photos,
     "my_photos": _photos,
     "flowers": _classes,
-    "cifar10": _classes,
+    "cifar10": _cifar10,
     "clothes": _classes,
     "cells": _scenes,
     "streets": _label_maps,
@@ -169,6 +179,7 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
     "internimage_t_1k_224.pth": _official,
     "runs/flowers": _run_folder,
     "runs/flowers_2": _run_folder,
+    "runs/other": _run_folder,
     "runs/pets": _run_folder,
     "runs/cifar10": _run_folder,
     "runs/streets": _streets_run,
