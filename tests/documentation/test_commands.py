@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -51,12 +50,10 @@ def follow(page: str, *, slow_too: bool) -> None:
         if listed(NOT_RUN, command) or (listed(SLOW, command) and not slow_too):
             continue
         prepare(Path(), shortened(command), command.made)
-        t = time.time()
         if command.is_python:
             exec(compile(command.text, page, "exec"), names)
         else:
             run(command)
-        print(f"TIMES {time.time() - t:6.1f} {command.text}", file=sys.__stderr__)
 
 
 def run(command: Command) -> None:

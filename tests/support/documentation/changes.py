@@ -89,14 +89,14 @@ SHORTER = (
 )
 _DEMO, _ROBUSTNESS = "docs/guides/demo.md", "docs/guides/robustness.md"
 NOT_RUN = (
-    Elsewhere(r"^pip install |^git clone ", "the network; test_install.py compares the extras with pyproject.toml"),
+    Elsewhere(r"^pip install |^git clone ", "the network; tests/documentation/test_made_pages.py compares the extras"),
     Elsewhere(r"^internimage quickstart$", "minutes: `.ci/run` runs it whole, as `make demo`"),
     Elsewhere(r"^srun ", "no SLURM here; tests/cli/training/test_launchers.py sets its variables"),
     Elsewhere(r"^internimage demo", "a server that runs on; tests/cli/demo asks it, also in a browser", _DEMO),
     Elsewhere(r"--peer ", "weights of timm's, by download or of a training of the reader's", _ROBUSTNESS),
     Elsewhere(r"^torchrun --nnodes 2", "two machines; the same test starts two agents on one"),
     Elsewhere(r"--ray auto", "a Ray cluster; tests/cli/bulk/test_ray.py begins one of two processes"),
-    Elsewhere(r"^make (check|test|demo)$", "the gate itself: `.ci/run`"),
+    Elsewhere(r"^make (check|test|demo|docs)$", "the gate itself, `.ci/run`, and these tests"),
     Elsewhere(r"^make bench|^python -m benchmarks", "minutes to hours of measuring; tests/benchmarks runs the parts"),
     Elsewhere(r"^PYTHONPATH=src python benchmarks/gpu.py", "a GPU and other people's code; tests/benchmarks/on_gpu"),
     Elsewhere(r"--weights (mask_rcnn|upernet)_", "a download; tests/model has networks of every released form"),
@@ -105,13 +105,15 @@ NOT_RUN = (
 )
 # Commands that start the program again, from the command line of the process they are in.
 OWN_PROCESS = (Elsewhere(r"--trainer\.devices 2", "Lightning starts the other processes by this one's command line"),)
-# Commands that take long even so, or are those of another page: they are run under `-m slow`.
 _CARD = "src/internimage/model/shipped/internimage_pico.cifar10_32.md"
+# Commands that take long even so, or are those of another page: they are run under `-m slow`.
 SLOW = (
     Elsewhere(r"--trainer\.devices 2", "two processes that import everything on one core"),
     Elsewhere(r"--format package", "a compiler, for a minute"),
     Elsewhere(r"--int8|--half$|--features", "another export of the same run; tests/export has short ones"),
     Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", _CARD),
+    Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", "docs/first_ten_minutes.md"),
+    Elsewhere(r"^internimage (fit|export)", "commands of the guides", "docs/faq.md"),
 )
 
 

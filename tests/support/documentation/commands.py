@@ -45,7 +45,7 @@ class Command:
     def made(self) -> str | None:
         """The folder that the command writes and must not find: a new run, or a set of pictures."""
         words = [] if self.is_python else shlex.split(self.text)
-        if "fit" in words and "--run" in words and not {"--resume", "--auto_resume"} & set(words):
+        if "fit" in words and "--run" in words and "--resume" not in words:
             return words[words.index("--run") + 1]
         is_conversion = words[1:3] in (["data", "coco"], ["data", "pack"]) and len(words) == 5
         return words[4] if is_conversion and not words[3].startswith("-") else None
