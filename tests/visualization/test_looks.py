@@ -7,12 +7,12 @@ import pytest
 from PIL import Image, ImageColor
 
 from internimage.structures import BlockSampling, ClassActivation, ReceptiveField, SamplingPoints, SamplingTrace
-from internimage.visualization.activation import activation_figure
-from internimage.visualization.features import features_figure, principal_colours
-from internimage.visualization.overlay import HEAT, heat_colour, lay_over, stretched
-from internimage.visualization.reach import entropy_figure, outside, reach, reach_figure, reach_table
-from internimage.visualization.receptive_field import receptive_field_figure
-from internimage.visualization.sampling import draw_points, flow_figure, sampling_figure
+from internimage.visualization.looks.activation import activation_figure
+from internimage.visualization.looks.features import features_figure, principal_colours
+from internimage.visualization.looks.overlay import HEAT, heat_colour, lay_over, stretched
+from internimage.visualization.looks.reach import entropy_figure, outside, reach, reach_figure, reach_table
+from internimage.visualization.looks.receptive_field import receptive_field_figure
+from internimage.visualization.looks.sampling import draw_points, flow_figure, sampling_figure
 
 GREY = Image.new("RGB", (1280, 640), "#808080")
 

@@ -26,6 +26,8 @@ def find_backbone(network: nn.Module) -> InternImage:
 def trace_sampling(network: nn.Module, image_NCHW: Tensor) -> SamplingTrace:
     """Where every block of ``network`` looks at one image; the network's results are not computed further than needed.
 
+    H and G also read every place itself, through a gate on each group; that is left out.
+
     Args:
         network: holds an `InternImage`; in evaluation mode, for drop path would leave out blocks.
         image_NCHW: (1, C, H, W), normalised, on the network's device.

@@ -125,8 +125,9 @@ class BlockSampling:
         features that are all 1.
         """
         height, width = self.shape
-        positions, weights = self.positions_xy / np.float64(self.stride), self.modulations / np.float64(self.num_groups)
-        weights = weights * weights_HW[:, :, None, None]
+        found, shares_PGK = self.points_of(*np.nonzero(weights_HW))
+        positions = found / np.float64(self.stride)
+        weights = shares_PGK * weights_HW[np.nonzero(weights_HW)][:, None, None]
         corner = np.floor(positions)
         part = positions - corner
         total = np.zeros(height * width)

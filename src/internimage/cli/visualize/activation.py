@@ -18,7 +18,7 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Draw it; returns the exit status."""
-    from internimage.visualization.activation import activation_figure
+    from internimage.visualization.looks.activation import activation_figure
 
     image = image_of(options)
     output = output_of(options, "activation", [image])

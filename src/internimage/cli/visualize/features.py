@@ -14,7 +14,7 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Draw it; returns the exit status."""
-    from internimage.visualization.features import features_figure
+    from internimage.visualization.looks.features import features_figure
 
     image = image_of(options)
     output = output_of(options, "features", [image])

@@ -17,7 +17,7 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Draw it, with a table of the same on the screen; returns the exit status."""
-    from internimage.visualization.reach import reach_figure, reach_table
+    from internimage.visualization.looks.reach import reach_figure, reach_table
 
     images = images_of(options)
     output = output_of(options, "reach", images)

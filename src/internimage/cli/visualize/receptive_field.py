@@ -55,7 +55,7 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Draw it, with a table of the same on the screen; returns the exit status."""
-    from internimage.visualization.receptive_field import receptive_field_figure
+    from internimage.visualization.looks.receptive_field import receptive_field_figure
 
     if options.size < 1 or not 1 <= options.stage <= 4:
         raise ValueError(f"--size must be at least 1 and --stage from 1 to 4, got {options.size} and {options.stage}")

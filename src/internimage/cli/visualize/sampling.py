@@ -20,7 +20,7 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Draw it; returns the exit status."""
-    from internimage.visualization.sampling import sampling_figure
+    from internimage.visualization.looks.sampling import sampling_figure
 
     image = image_of(options)
     output = output_of(options, "sampling", [image])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from internimage.structures import ReceptiveField
-from internimage.visualization.overlay import heat_colormap
+from internimage.visualization.looks.overlay import heat_colormap
 from internimage.visualization.style import INK, PAPER, SOFT_INK, new_figure
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from internimage.structures import SamplingPoints, SamplingTrace
 from internimage.visualization.card import even_columns
-from internimage.visualization.overlay import faded, fitted, heat_colormap, heat_colour, lay_over
+from internimage.visualization.looks.overlay import faded, fitted, heat_colormap, heat_colour, lay_over
 from internimage.visualization.style import INK, PAPER, SOFT_INK, new_figure
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from internimage.structures import BlockSampling, SamplingTrace
-from internimage.visualization.overlay import heat_colormap, lay_over
+from internimage.visualization.looks.overlay import heat_colormap, lay_over
 from internimage.visualization.page import Table
 from internimage.visualization.style import AMBER, BLUE, INK, LINE, QUIET, SOFT_INK, new_figure, quiet_axes
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from internimage.structures import ClassActivation
-from internimage.visualization.overlay import lay_over
+from internimage.visualization.looks.overlay import lay_over
 from internimage.visualization.style import INK, new_figure, percent
 
 if TYPE_CHECKING:
