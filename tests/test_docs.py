@@ -10,42 +10,35 @@ import pytest
 
 from internimage.cli.configs import find_config
 from internimage.cli.main import _COMMANDS
+from support.documentation.commands import PAGES, REPOSITORY, blocks
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = [
-    path
-    for pattern in ("*.md", "docs/**/*.md", "src/**/*.md", "benchmarks/*.md")
-    for path in sorted(REPOSITORY.glob(pattern))
-]
 IDS = {"ids": lambda path: str(path.relative_to(REPOSITORY))}
 
 
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "python")], **IDS)
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES.values() if blocks(path.read_text(encoding="utf-8"), "python")], **IDS
+)
 def test_python_blocks_run_from_top_to_bottom(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
-    for block in blocks(path, "python"):
+    for block in blocks(path.read_text(encoding="utf-8"), "python"):
         capsys.readouterr()
         exec(compile(block, str(path), "exec"), names)
         printed = capsys.readouterr().out.strip()
         # A comment after a print, or under it, is what it prints.
-        expected = re.findall(r"^(?:print\(.*\)\s+)?# (.+)$", block, re.MULTILINE)
+        expected = re.findall(r"^(?: *print\(.*\)\s+)?# (.+)$", block, re.MULTILINE)
         assert all(text in printed for text in expected), f"printed {printed!r}, the page says {expected}"
 
 
-@pytest.mark.parametrize("path", PAGES, **IDS)
+@pytest.mark.parametrize("path", PAGES.values(), **IDS)
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-@pytest.mark.parametrize("path", PAGES, **IDS)
+@pytest.mark.parametrize("path", PAGES.values(), **IDS)
 def test_commands_and_configurations_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    lines = [line for block in blocks(path, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(internimage [^`]+)`", text)
     for line in lines:
         words = shlex.split(line, comments=True)

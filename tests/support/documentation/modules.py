@@ -1,0 +1,21 @@
+"""The programs in docs/, which is no package."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
+
+from support.documentation.commands import REPOSITORY
+
+
+def module_in_docs(name: str) -> ModuleType:
+    """``docs/NAME.py``."""
+    spec = spec_from_file_location(f"docs_{name}", REPOSITORY / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    # Where dataclasses look for the module that they are in.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
