@@ -11,12 +11,11 @@ from PIL import Image
 
 from internimage.structures import BlockSampling, SamplingTrace
 from internimage.visualization.looks.overlay import heat_colormap, lay_over
+from internimage.visualization.page import Table
 from internimage.visualization.style import AMBER, BLUE, INK, LINE, QUIET, SOFT_INK, new_figure, quiet_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from internimage.visualization.page import Table
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PANEL, MAX_COLUMNS = 2.6, 6
@@ -52,9 +51,6 @@ def outside(blocks: Sequence[BlockSampling]) -> float:
 
 def reach_table(traces: Sequence[SamplingTrace]) -> Table:
     """Per block: distances in pixels, the same in cells of its map, entropy of the modulations, share outside."""
-    # Pages need jinja2, which predicting does not.
-    from internimage.visualization.page import Table
-
     rows: list[tuple[str, ...]] = []
     for each in _by_block(traces):
         low, _, middle, _, high = reach(each)
