@@ -33,9 +33,12 @@ def server(trap: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A Chromium without a window; tests skip where none is installed."""
+    """A Chromium without a window; tests skip where none is installed.
+
+    Its event loop runs in this thread as long as it is open: other tests must be able to have one of their own.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
