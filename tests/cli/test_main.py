@@ -32,6 +32,7 @@ COMMANDS = (
     "doctor",
     "quickstart",
     "visualize",
+    "demo",
 )
 
 

@@ -1,12 +1,14 @@
-"""Pictures with rectangles for objects, and a set of given ones."""
+"""Pictures with rectangles for objects, a set of given ones, and the figures of runs, drawn anew."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from internimage.data.detection.dataset import Raw
 from internimage.structures import LabelMap
@@ -35,3 +37,27 @@ class Listed:
 
     def read(self, index: int) -> Raw:
         return self.pictures[index]
+
+
+def figures_alone(run: Path, folder: Path) -> Path:
+    """A folder with what a run's figures are drawn from, and nothing else of the run."""
+    folder.mkdir()
+    for name in ("metrics.csv", "evaluation.npz"):
+        shutil.copy(run / name, folder / name)
+    return folder
+
+
+def differing(drawn: Path, before: Path) -> list[str]:
+    """Names of the pictures that are not in both folders with the same pixels."""
+    names = {path.name for folder in (drawn, before) for path in folder.glob("*.png")}
+    return sorted(name for name in names if not _same(drawn / name, before / name))
+
+
+def _same(one: Path, other: Path) -> bool:
+    if not (one.is_file() and other.is_file()):
+        return False
+    with Image.open(one) as first, Image.open(other) as second:
+        return (
+            first.size == second.size
+            and not ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getbbox()
+        )

@@ -25,6 +25,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "quickstart": ("quickstart", "train, test and predict on the sample set in a few minutes"),
     "visualize": ("visualize", "see where a network looks and what it makes of an image"),
+    "demo": ("demo", "look at pictures in a browser, and at where a network looks"),
 }
 _NEEDS_TRAIN = ("lightning", "timm", "torchvision", "torchmetrics", "tensorboard", "matplotlib", "jinja2")
 _EXPECTED = (ValueError, NotImplementedError)

@@ -143,23 +143,25 @@ class Inspector:
         first, second = self._backbone.config.stem_strides
         return tuple(first * second * 2**stage for stage in range(STAGES))
 
-    def view(self, image: ImageSource) -> View:
+    def view(self, image: ImageSource, *, size: int | None = None) -> View:
         """An image as the network sees it.
 
         Args:
             image: a path, encoded bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4).
+            size: as that of the class, for this image; None takes that one.
 
         Raises:
             ImageReadError: it can't be read.
         """
+        size = self._size if size is None else size
         if isinstance(self._seen_as, Preprocess):
             picture = open_image(image, in_chans=self._seen_as.in_chans)
-            box, image_CHW = _as_classified(picture, self._seen_as, self._size)
+            box, image_CHW = _as_classified(picture, self._seen_as, size)
         else:
             picture = open_image(image)
-            box, image_CHW = _whole(picture), _as_a_whole(picture, self._seen_as, self._size)
-        size = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
-        seen = picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, box=box)
+            box, image_CHW = _whole(picture), _as_a_whole(picture, self._seen_as, size)
+        shown = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+        seen = picture.convert("RGB").resize(shown, Image.Resampling.BILINEAR, box=box)
         return View(seen, image_CHW[None].to(self.device), box)
 
     def sampling(self, image: ImageSource | View) -> SamplingTrace:

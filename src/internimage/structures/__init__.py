@@ -5,6 +5,7 @@ from internimage.structures.detection import Detections, Framing, Placement
 from internimage.structures.inspection import ClassActivation, ReceptiveField
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
 from internimage.structures.measures import Measures
+from internimage.structures.robustness import Robustness
 from internimage.structures.sampling import BlockSampling, SamplingPoints, SamplingTrace
 from internimage.structures.segmentation import IGNORED, MOST_CLASSES, Colour, SegmentationMap, Viewing
 
@@ -24,6 +25,7 @@ __all__ = [
     "Placement",
     "Preprocess",
     "ReceptiveField",
+    "Robustness",
     "SamplingPoints",
     "SamplingTrace",
     "SegmentationMap",

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from internimage.tasks.strategies import local_part, unsharded
+from internimage.visualization.curves import read_rows
 
 log = logging.getLogger(__name__)
 _MEASURED = (
@@ -238,11 +239,3 @@ def _in_words(row: dict[str, float], max_epochs: int | None) -> str:
     )
     parts += [f"{name} {100 * row[key]:.1f}%" for name, key in percents if key in row]
     return "  ".join([*parts, f"lr {row['lr']:.1e}", f"{row['seconds']:.0f} s"])
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``metrics.csv``; empty if there is none."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

@@ -12,6 +12,8 @@ from torch import nn
 
 from internimage.tasks.callbacks import History
 from internimage.tasks.checkpoints import BEST, LAST, WEIGHTS_FILE
+from internimage.visualization.curves import METRICS_FILE
+from internimage.visualization.evaluation import EVALUATION_FILE
 from internimage.visualization.page import Picture
 
 REPORT_FILE = "report.html"
@@ -28,8 +30,9 @@ def run_files(weights: str, *own: tuple[str, str]) -> tuple[tuple[str, str], ...
         (WEIGHTS_FILE, weights),
         ("model.json", "the same description, to read"),
         ("config.yaml", "every setting of this run"),
-        ("metrics.csv", "one row per epoch"),
+        (METRICS_FILE, "one row per epoch"),
         *own,
+        (EVALUATION_FILE, "what the pictures are drawn from: internimage visualize run draws them anew"),
         (f"checkpoints/{BEST}", "the best epoch's complete state"),
         (f"checkpoints/{LAST}", "the last state, to resume from"),
         ("starts.jsonl", "command, commit, versions and machine of every start"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from internimage.visualization.style import AMBER, BLUE, GREY, LINE, RIGHT, SOFT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+METRICS_FILE = "metrics.csv"
+"""Where a run keeps a row per epoch."""
 
 LOSS, ACCURACY, PRECISION, RATE = "Loss", "Validation accuracy", "Validation AP", "Learning rate"
 REGIONS = "Validation IoU and accuracy"
@@ -78,6 +83,14 @@ def curves_figure(history: Sequence[Mapping[str, float]]) -> Figure:
             _draw_curve(axes, *_values(history, key), name, colour)
         _finish_panel(axes, title, "epoch" if _one_row_per_epoch(history) else "step")
     return figure
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a ``metrics.csv``; empty if there is none."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _values(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:

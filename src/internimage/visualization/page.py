@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -181,6 +180,9 @@ def _percent(share: float) -> str:
 
 def _render(report: RunReport, folder: Path) -> str:
     template = resources.files("internimage.visualization").joinpath("templates/report.html").read_text("utf-8")
+    # Predicting needs this module's tables, but no page.
+    import jinja2
+
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

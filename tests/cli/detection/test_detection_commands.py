@@ -18,6 +18,7 @@ from PIL import Image
 
 import internimage
 from internimage.data.scenes import Scenes
+from support.pictures import differing, figures_alone
 
 Program = Callable[..., Any]
 Smoke = tuple[Path, Any]
@@ -50,13 +51,19 @@ def scenes(tmp_path: Path) -> list[Path]:
 def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
     run, outcome = trained
     expected = {"config.yaml", "metrics.csv", "model.safetensors", "model.json", "results.json", "report.html"}
-    expected |= {"starts.jsonl", "log.txt"}
+    expected |= {"starts.jsonl", "log.txt", "evaluation.npz"}
     pictures = {"curves.png", "predictions.png", "worst.png", "precision_recall.png"}
     assert {path.name for path in run.iterdir()} >= expected | {"checkpoints", "tensorboard", "curves.png"}
     assert {path.name for path in run.iterdir()} <= expected | pictures | {"checkpoints", "tensorboard"}
     assert outcome.out.splitlines() == [f"weights: {run}/model.safetensors", f"report:  {run}/report.html"]
     for number, line in enumerate(outcome.err.splitlines(), 1):
         assert re.match(rf"epoch {number}/2  loss \d+\.\d+  val AP [\d.]+%  AP50 [\d.]+%  mask AP [\d.]+%  lr", line)
+
+
+def test_its_figures_need_nothing_but_its_folder(program: Program, trained: Smoke, tmp_path: Path) -> None:
+    alone = figures_alone(trained[0], tmp_path / "alone")
+    assert program("visualize", "run", alone, "--output", "figures").status == 0
+    assert differing(Path("figures"), trained[0]) == []
 
 
 def test_the_commands_on_its_page_work(program: Program, trained: Smoke, scenes: list[Path]) -> None:

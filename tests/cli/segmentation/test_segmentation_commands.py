@@ -20,6 +20,7 @@ import internimage
 from internimage import LabelMap, SegmentationMap
 from internimage.cli.predict.maps import in_small
 from internimage.data.scenes import Scenes
+from support.pictures import differing, figures_alone
 
 Program = Callable[..., Any]
 Smoke = tuple[Path, Any]
@@ -52,7 +53,7 @@ def scenes(tmp_path: Path) -> list[Path]:
 def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
     run, outcome = trained
     expected = {"config.yaml", "metrics.csv", "model.safetensors", "model.json", "report.html", "checkpoints"}
-    expected |= {"starts.jsonl", "log.txt"}
+    expected |= {"starts.jsonl", "log.txt", "evaluation.npz"}
     pictures = {"curves.png", "predictions.png", "worst.png", "classes.png", "confusion_matrix.png"}
     assert {path.name for path in run.iterdir()} == expected | pictures | {"tensorboard"}
     assert outcome.out.splitlines() == [f"weights: {run}/model.safetensors", f"report:  {run}/report.html"]
@@ -62,6 +63,12 @@ def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
         assert re.match(rf"epoch {number}/2  loss \d+\.\d+  val mIoU [\d.]+%  pixels right [\d.]+%  lr", line)
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         assert {"val/miou", "val/mean_accuracy", "val/pixel_accuracy"} <= set(next(iter(csv.DictReader(file))))
+
+
+def test_its_figures_need_nothing_but_its_folder(program: Program, trained: Smoke, tmp_path: Path) -> None:
+    alone = figures_alone(trained[0], tmp_path / "alone")
+    assert program("visualize", "run", alone, "--output", "figures").status == 0
+    assert differing(Path("figures"), trained[0]) == []
 
 
 def test_the_commands_on_its_page_work(program: Program, trained: Smoke, scenes: list[Path]) -> None:

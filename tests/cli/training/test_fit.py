@@ -31,6 +31,7 @@ FILES = {
     "predictions.png",
     "mistakes.png",
     "confusion_matrix.png",
+    "evaluation.npz",
     "report.html",
     "checkpoints",
     "tensorboard",

@@ -17,8 +17,10 @@ from internimage.tasks.checkpoints import LAST, PREVIOUS, WEIGHTS_FILE
 from internimage.tasks.detection.report import RESULTS_FILE
 from internimage.tasks.guards import BAD_STEPS, UNREADABLE
 from internimage.tasks.reports import REPORT_FILE
+from internimage.visualization.curves import METRICS_FILE
+from internimage.visualization.evaluation import EVALUATION_FILE
 
-CONFIG_FILE, METRICS_FILE, CHECKPOINTS, LOGS = "config.yaml", "metrics.csv", "checkpoints", "tensorboard"
+CONFIG_FILE, CHECKPOINTS, LOGS = "config.yaml", "checkpoints", "tensorboard"
 _PICTURES = (
     "curves.png",
     "predictions.png",
@@ -38,6 +40,7 @@ _MADE = (
     "model.json",
     REPORT_FILE,
     RESULTS_FILE,
+    EVALUATION_FILE,
     UNREADABLE,
     BAD_STEPS,
     STARTS_FILE,

@@ -16,6 +16,8 @@ _PICTURES: dict[str, str] = {
     "activation": "which regions speak for a class",
     "features": "the maps of the four stages as colours",
     "receptive_field": "what of the input changes the middle of a map, network by network",
+    "run": "curves, confusions and predictions of a run, from its folder alone",
+    "robustness": "what shifts, turns, noise and blur do to the accuracy, beside a peer",
 }
 
 

@@ -9,16 +9,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 
 from internimage.data import denormalize
-from internimage.structures import Classification
 from internimage.tasks.base_data import Split
 from internimage.tasks.callbacks import History
 from internimage.tasks.classification.data import ClassificationData
 from internimage.tasks.classification.task import ClassificationTask
 from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
-from internimage.visualization.classification import confusion_matrix_figure, curves_figure, draw_predictions
+from internimage.visualization.curves import curves_figure
+from internimage.visualization.evaluation import ClassificationEvaluation, Guesses, write_evaluation
 from internimage.visualization.page import (
     Picture,
     RunReport,
@@ -28,7 +27,7 @@ from internimage.visualization.page import (
     write_report,
 )
 
-_EXAMPLES, _MISTAKES, _COLUMNS = 24, 12, 6
+_EXAMPLES, _MISTAKES = 24, 12
 
 
 class ClassificationReport:
@@ -46,7 +45,12 @@ class ClassificationReport:
         task, data = cast(ClassificationTask, module), cast(ClassificationData, cast(Any, trainer).datamodule)
         split: Split = "test" if trainer.state.fn == "test" else "val"
         matrix = task.confusion_counts().numpy()
-        pictures = self._pictures(task, data, split, matrix, history)
+        evaluation = _evaluation(task, data, split, matrix)
+        write_evaluation(self.run, evaluation)
+        pictures = {} if evaluation is None else evaluation.pictures()
+        if history.rows:
+            caption = "Loss, accuracy and learning rate over the epochs; training loss includes augmentation."
+            pictures = {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
         save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         report = RunReport(
             title=self.run.resolve().name,
@@ -60,28 +64,6 @@ class ClassificationReport:
             config_yaml=text_of(self.run / "config.yaml"),
         )
         return write_report(self.run / REPORT_FILE, report)
-
-    def _pictures(
-        self, task: ClassificationTask, data: ClassificationData, split: Split, matrix: np.ndarray, history: History
-    ) -> dict[str, Picture]:
-        words = {"train": "training", "val": "validation", "test": "test"}[split]
-        pictures: dict[str, Picture] = {}
-        if history.rows:
-            caption = "Loss, accuracy and learning rate over the epochs; training loss includes augmentation."
-            pictures["curves"] = Picture("Training", caption, curves_figure(history.rows))
-        total = min(int(matrix.sum()), len(cast(Any, data.dataset(split))))
-        if total:
-            evenly = [int(index) for index in np.linspace(0, total - 1, min(_EXAMPLES, total))]
-            sheet = _sheet(task, data, split, evenly)
-            caption = f"{len(evenly)} of {total:,} {words} images, evenly spaced: the three most probable classes each."
-            pictures["predictions"] = Picture("Predictions", caption, sheet)
-            if wrong := task.confident_mistakes(_MISTAKES):
-                caption = "The mistakes that the network was surest of: hard images, or wrong labels."
-                pictures["mistakes"] = Picture("Confident mistakes", caption, _sheet(task, data, split, wrong))
-            caption = f"{total:,} {words} images; rows are the true classes, columns the predictions."
-            figure = confusion_matrix_figure(matrix, task.labels)
-            pictures["confusion_matrix"] = Picture("Confusion matrix", caption, figure)
-        return pictures
 
 
 _FILES = run_files(
@@ -132,14 +114,25 @@ def _tables(matrix: np.ndarray, task: ClassificationTask) -> list[Table]:
     return [per_class_table(matrix, task.labels), confusions_table(matrix, task.labels)]
 
 
-def _sheet(task: ClassificationTask, data: ClassificationData, split: Split, indices: Sequence[int]) -> Image.Image:
+def _evaluation(
+    task: ClassificationTask, data: ClassificationData, split: Split, matrix: np.ndarray
+) -> ClassificationEvaluation | None:
+    total = min(int(matrix.sum()), len(cast(Any, data.dataset(split))))
+    if not total:
+        return None
+    evenly = [int(index) for index in np.linspace(0, total - 1, min(_EXAMPLES, total))]
+    wrong = task.confident_mistakes(_MISTAKES)
+    words = {"train": "training", "val": "validation", "test": "test"}[split]
+    examples, mistakes = (_guesses(task, data, split, each) if each else None for each in (evenly, wrong))
+    return ClassificationEvaluation(words, task.labels, matrix, cast(Guesses, examples), mistakes)
+
+
+def _guesses(task: ClassificationTask, data: ClassificationData, split: Split, indices: Sequence[int]) -> Guesses:
     dataset = data.dataset(split)
     inputs, targets = zip(*(dataset[index] for index in indices), strict=True)
     task.network.eval()
     with torch.inference_mode():
         image_NCHW = torch.stack(inputs).to(next(task.network.parameters()))
-        probabilities = task.network(image_NCHW).float().softmax(-1).cpu().tolist()
-    results = [Classification(tuple(row), task.labels) for row in probabilities]
+        probabilities_NC = task.network(image_NCHW).float().softmax(-1).cpu().numpy()
     pictures = [denormalize(tensor, data.preprocess) for tensor in inputs]
-    columns = min(_COLUMNS, len(indices))
-    return draw_predictions(pictures, results, [int(target) for target in targets], columns=columns, cell=336)
+    return Guesses(pictures, probabilities_NC, np.array(targets, np.int64))

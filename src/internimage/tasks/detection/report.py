@@ -23,9 +23,9 @@ from internimage.tasks.detection.precision import Kind, category_ids
 from internimage.tasks.detection.task import DetectionTask
 from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
 from internimage.visualization.curves import curves_figure
-from internimage.visualization.detection import draw_comparison
+from internimage.visualization.evaluation import DetectionEvaluation, FoundObjects, write_evaluation
 from internimage.visualization.page import Picture, RunReport, Table, write_report
-from internimage.visualization.precision_recall import average_precision_table, precision_recall_figure
+from internimage.visualization.precision_recall import average_precision_table
 
 RESULTS_FILE = "results.json"
 _EXAMPLES, _WORST = 8, 6
@@ -50,7 +50,12 @@ class DetectionReport:
         task, data = cast(DetectionTask, module), cast(DetectionData, cast(Any, trainer).datamodule)
         split: Split = "test" if trainer.state.fn == "test" else "val"
         (self.run / RESULTS_FILE).write_text(json.dumps(task.results()) + "\n", encoding="utf-8")
-        pictures = _pictures(task, data, split, history)
+        evaluation = _evaluation(task, data, split)
+        write_evaluation(self.run, evaluation)
+        pictures = {} if evaluation is None else evaluation.pictures()
+        if history.rows:
+            caption = "Loss, average precision and learning rate over the epochs."
+            pictures = {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
         save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         report = RunReport(
             title=self.run.resolve().name,
@@ -76,28 +81,22 @@ _FILES = run_files(
 )
 
 
-def _pictures(task: DetectionTask, data: DetectionData, split: Split, history: History) -> dict[str, Picture]:
-    words = {"train": "training", "val": "validation", "test": "test"}[split]
-    pictures: dict[str, Picture] = {}
-    if history.rows:
-        caption = "Loss, average precision and learning rate over the epochs."
-        pictures["curves"] = Picture("Training", caption, curves_figure(history.rows))
+def _evaluation(task: DetectionTask, data: DetectionData, split: Split) -> DetectionEvaluation | None:
     indices = task.evaluated()
     if not indices:
-        return pictures
+        return None
     source = data.dataset(split).source
     chosen = [indices[int(place)] for place in np.linspace(0, len(indices) - 1, min(_EXAMPLES, len(indices)))]
-    caption = f"{len(chosen)} of {len(indices):,} {words} pictures, evenly spaced; objects of a score from {_SCORE} on."
-    pictures["predictions"] = Picture("Predictions", caption, _sheet(task, source, chosen))
-    if worst := _worst(task, source, indices):
-        caption = f"Of all {words} pictures, those with the most objects missed or seen where there are none."
-        pictures["worst"] = Picture("Worst cases", caption, _sheet(task, source, worst))
-    if any(np.isfinite(each.curves).any() for each in task.precisions.values()):
-        curves = {_WORDS[kind]: each.curves for kind, each in task.precisions.items()}
-        caption = "Of what is found, how much is right, over how much of what there is is found."
-        figure = precision_recall_figure(curves, task.labels)
-        pictures["precision_recall"] = Picture("Precision and recall", caption, figure)
-    return pictures
+    worst = _worst(task, source, indices)
+    return DetectionEvaluation(
+        split={"train": "training", "val": "validation", "test": "test"}[split],
+        labels=task.labels,
+        total=len(indices),
+        score=_SCORE,
+        examples=_objects(task, source, chosen),
+        worst=_objects(task, source, worst) if worst else None,
+        curves={_WORDS[kind]: each.curves for kind, each in task.precisions.items()},
+    )
 
 
 def _summary(trainer: Trainer, task: DetectionTask, split: Split, history: History) -> dict[str, str]:
@@ -149,11 +148,11 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}%" if np.isfinite(value) else "—"
 
 
-def _sheet(task: DetectionTask, source: Source, indices: Sequence[int]) -> Image.Image:
+def _objects(task: DetectionTask, source: Source, indices: Sequence[int]) -> FoundObjects:
     images, truths = zip(*(_truth(source, index) for index in indices), strict=True)
     found = [_found(task, source, index, truth) for index, truth in zip(indices, truths, strict=True)]
     captions = [_in_words(*compare(each, truth)) for each, truth in zip(found, truths, strict=True)]
-    return draw_comparison(images, found, truths, captions=captions, columns=1 if len(images) == 1 else 2)
+    return FoundObjects(images, found, truths, captions)
 
 
 def _in_words(hits: int, false: int, missed: int) -> str:

@@ -12,20 +12,14 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from internimage.data.segmentation.palettes import find_palette
-from internimage.structures import SegmentationMap
 from internimage.tasks.callbacks import History
 from internimage.tasks.reports import REPORT_FILE, commands, common_tiles, run_files, save_pictures, text_of
 from internimage.tasks.segmentation.data import SegmentationData
 from internimage.tasks.segmentation.task import SegmentationTask, Split
-from internimage.visualization.confusion import (
-    class_iou_figure,
-    class_table,
-    confusion_caption,
-    confusion_figure,
-)
+from internimage.visualization.confusion import class_table
 from internimage.visualization.curves import curves_figure
+from internimage.visualization.evaluation import FoundRegions, SegmentationEvaluation, write_evaluation
 from internimage.visualization.page import Picture, RunReport, write_report
-from internimage.visualization.segmentation import draw_comparison
 
 _EXAMPLES, _WORST = 6, 6
 
@@ -44,7 +38,12 @@ class SegmentationReport:
         """Write all files; returns the page's path."""
         task, data = cast(SegmentationTask, module), cast(SegmentationData, cast(Any, trainer).datamodule)
         split: Split = "test" if trainer.state.fn == "test" else "val"
-        pictures = _pictures(task, split, history)
+        evaluation = _evaluation(task, split)
+        write_evaluation(self.run, evaluation)
+        pictures = {} if evaluation is None else evaluation.pictures()
+        if history.rows:
+            caption = "Loss, mean intersection over union and learning rate over the epochs."
+            pictures = {"curves": Picture("Training", caption, curves_figure(history.rows)), **pictures}
         save_pictures(pictures, self.run, {path for path, _ in _FILES if path.endswith(".png")})
         has_counts = bool(task.confusion.sum())
         report = RunReport(
@@ -71,37 +70,29 @@ _FILES = run_files(
 )
 
 
-def _pictures(task: SegmentationTask, split: Split, history: History) -> dict[str, Picture]:
-    words = {"val": "validation", "test": "test"}[split]
-    pictures: dict[str, Picture] = {}
-    if history.rows:
-        caption = "Loss, mean intersection over union and learning rate over the epochs."
-        pictures["curves"] = Picture("Training", caption, curves_figure(history.rows))
+def _evaluation(task: SegmentationTask, split: Split) -> SegmentationEvaluation | None:
     accuracies = task.accuracies()
     indices = sorted(accuracies)
     if not indices:
-        return pictures
+        return None
     chosen = [indices[int(place)] for place in np.linspace(0, len(indices) - 1, min(_EXAMPLES, len(indices)))]
-    caption = f"{len(chosen)} of {len(indices):,} {words} pictures, evenly spaced, with the share of right pixels."
-    pictures["predictions"] = Picture("Predictions", caption, _sheet(task, split, chosen))
     worst = sorted((index for index in indices if accuracies[index] < 1), key=lambda index: accuracies[index])[:_WORST]
-    if worst:
-        caption = f"Of all {words} pictures, those with the largest share of pixels wrong."
-        pictures["worst"] = Picture("Worst cases", caption, _sheet(task, split, worst))
-    if task.confusion.sum():
-        counts = task.confusion.numpy()
-        caption = "Of what a class and its finds cover together, the share that both cover."
-        pictures["classes"] = Picture("Classes", caption, class_iou_figure(counts, task.labels, task.palette))
-        figure = confusion_figure(counts, task.labels)
-        pictures["confusion_matrix"] = Picture("Confusions", confusion_caption(counts, task.labels), figure)
-    return pictures
+    return SegmentationEvaluation(
+        split={"val": "validation", "test": "test"}[split],
+        labels=task.labels,
+        palette=tuple(task.palette or find_palette(task.labels)),
+        total=len(indices),
+        confusion=task.confusion.numpy(),
+        examples=_regions(task, split, chosen),
+        worst=_regions(task, split, worst) if worst else None,
+    )
 
 
-def _sheet(task: SegmentationTask, split: Split, indices: Sequence[int]) -> Image.Image:
-    dataset, palette = task.dataset(split), task.palette or find_palette(task.labels)
+def _regions(task: SegmentationTask, split: Split, indices: Sequence[int]) -> FoundRegions:
+    dataset = task.dataset(split)
     images: list[Image.Image] = []
-    truths: list[SegmentationMap] = []
-    found: list[SegmentationMap] = []
+    truths: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     was_training = task.training
     task.eval()
     with torch.inference_mode():
@@ -109,11 +100,11 @@ def _sheet(task: SegmentationTask, split: Split, indices: Sequence[int]) -> Imag
             raw, sample = dataset.source.read(index), dataset[index]
             labels_HW = task.find(index, sample.image.to(task.device), sample.labels, split)
             images.append(raw.image)
-            truths.append(SegmentationMap(raw.labels, task.labels, palette))
-            found.append(SegmentationMap(labels_HW.numpy(), task.labels, palette))
+            truths.append(raw.labels)
+            found.append(labels_HW.numpy().astype(np.uint8))
     task.train(was_training)
     captions = [f"{dataset.source.name(index)}: {_in_words(task.accuracies()[index])}" for index in indices]
-    return draw_comparison(images, found, truths, captions=captions)
+    return FoundRegions(images, found, truths, captions)
 
 
 def _in_words(accuracy: float) -> str:
