@@ -48,6 +48,10 @@ REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
         "Inference",
         ("internimage.inference", "internimage.inference.detection", "internimage.inference.segmentation"),
     ),
+    "inspection": (
+        "Looking into networks",
+        ("internimage.inference.inspection", "internimage.inference.receptive_field"),
+    ),
     "bulk": ("Inference over millions", ("internimage.inference.bulk",)),
     "visualization": ("Visualization", ("internimage.visualization.*",)),
     "training": ("Parameter groups and schedules", ("internimage.training",)),
@@ -183,6 +187,8 @@ def _reference_index(homes: Mapping[int, str]) -> str:
     rows = ["| name | what |", "| --- | --- |"]
     for public in internimage.__all__:
         value = getattr(internimage, public)
+        if id(value) not in homes:
+            raise ValueError(f"internimage.{public} is on no page of the reference; add its module to REFERENCE")
         rows.append(f"| [`internimage.{public}`][{homes[id(value)]}] | {_first_paragraph(value)} |")
     rooms = [
         f"- [{title}]({name}.md): {', '.join(f'`{module}`' for module in modules)}"

@@ -141,8 +141,7 @@ def recipes() -> str:
     ]
     return _page(
         "Configurations and arguments",
-        "The configurations of the released code (31c962d) and the recipes that follow them, for "
-        "`internimage fit --config`.",
+        "The configurations of the released code (31c962d) and the recipes that follow them, for `--config`.",
         _table(("released", "here"), sorted(rows)),
         "## Arguments of the network",
         "`InternImageConfig.from_official` reads the released constructor's arguments, `to_official` writes them.",

@@ -170,6 +170,7 @@ def test_a_browser_finds_and_switches_and_asks_nothing_outside(address: str) -> 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        page.set_default_timeout(90_000)  # A busy machine builds the search slowly.
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{address}/index.html", wait_until="networkidle")
         scheme = page.evaluate("document.body.dataset.mdColorScheme")

@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "internimage-torch[" in str(error):
             return _fail(str(error), error)
         if package in _NEEDS_TRAIN:
-            return _fail(f"{command} needs {package}: pip install 'internimage-torch[train]'", error)
+            extra = "visualize" if command == "visualize" else "train"
+            return _fail(f"{command} needs {package}: pip install 'internimage-torch[{extra}]'", error)
         raise
     except BrokenPipeError:
         # Whoever read the output has seen enough (`internimage models | head`); Python must not complain at exit.
