@@ -51,8 +51,9 @@ def test_whole_pictures_of_a_size() -> None:
     assert view.to_input(0, 0) == (0, 0)
     assert view.to_input(90, 60) == (95, 63)
     assert view.to_input(45, 30) == (47.5, 31.5)
-    with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
-        Inspector(size=0)
+    for call in (lambda: Inspector(size=0), lambda: Inspector().view(sample_photo(), size=0)):
+        with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
+            call()
 
 
 def detector(path: Path) -> None:

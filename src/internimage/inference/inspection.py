@@ -111,9 +111,7 @@ class Inspector:
         device: str | None = None,
         ema: bool | None = None,
     ) -> None:
-        if size is not None and size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {size}")
-        self.device, self._size = pick_device(device), size
+        self.device, self._size = pick_device(device), _checked(size)
         found = read_checkpoint(locate(source), ema=ema)
         self.labels: LabelMap | None
         self._seen_as: Preprocess | Framing | Viewing
@@ -152,8 +150,9 @@ class Inspector:
 
         Raises:
             ImageReadError: it can't be read.
+            ValueError: a size below 1.
         """
-        size = self._size if size is None else size
+        size = self._size if size is None else _checked(size)
         if isinstance(self._seen_as, Preprocess):
             picture = open_image(image, in_chans=self._seen_as.in_chans)
             box, image_CHW = _as_classified(picture, self._seen_as, size)
@@ -217,6 +216,12 @@ class Inspector:
 
     def _view(self, image: ImageSource | View) -> View:
         return image if isinstance(image, View) else self.view(image)
+
+
+def _checked(size: int | None) -> int | None:
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    return size
 
 
 def _as_classified(picture: Image.Image, preprocess: Preprocess, size: int | None) -> tuple[Box, Tensor]:

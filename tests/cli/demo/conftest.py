@@ -25,9 +25,12 @@ def trap() -> Iterator[socket.socket]:
         yield listener
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(trap: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The page with the weights that ship, as it is without options; uploads of at most a megabyte."""
+    """The page with the weights that ship, as it is without options; uploads of at most a megabyte.
+
+    It ends with its tests: an idle server of gradio's takes 6% of a core.
+    """
     address = "http://{}:{}".format(*trap.getsockname())
     with running(tmp_path_factory.mktemp("demo"), "--max_upload_mb", 1, proxy=address) as server:
         yield server

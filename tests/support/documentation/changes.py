@@ -114,6 +114,11 @@ SLOW = (
     Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", _CARD),
     Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", "docs/first_ten_minutes.md"),
     Elsewhere(r"^internimage (fit|export)", "commands of the guides", "docs/faq.md"),
+    # README's commands train, test and predict in every task: these pages do more of it, for minutes together.
+    *(
+        Elsewhere("", "half a minute of trainings and exports", f"docs/guides/{page}.md")
+        for page in ("classification", "detection", "segmentation", "training", "onnx", "openvino")
+    ),
 )
 
 
