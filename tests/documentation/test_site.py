@@ -177,7 +177,8 @@ def test_a_browser_finds_and_switches_and_asks_nothing_outside(address: str) -> 
         for _ in range(2):
             page.locator("label.md-header__button[for^='__palette']:visible").click()
         assert {scheme, page.evaluate("document.body.dataset.mdColorScheme")} == {"default", "slate"}
-        page.locator("input.md-search__input").fill("modulation scalar")
+        # The page looks for what was typed when a key comes up.
+        page.locator("input.md-search__input").press_sequentially("modulation scalar")
         page.locator(".md-search-result__link").first.wait_for()
         page.set_viewport_size({"width": 390, "height": 844})
         for name in ("index.html", "models/segmentation.html", "reference/model.html"):
