@@ -241,7 +241,7 @@ def _whole(picture: Image.Image) -> Box:
 def _as_a_whole(picture: Image.Image, seen_as: Framing | Viewing, size: int | None) -> Tensor:
     """A detector's or segmenter's input, (3, H, W)."""
     # Windows over a large picture each have a trace of their own: here it is seen at once, in the usual frame.
-    frame = seen_as.frame or Viewing().frame or (512, 2048)
+    frame = seen_as.frame or Framing().frame
     if size is not None:
         frame = size, round(size * frame[1] / frame[0])
     if isinstance(seen_as, Framing):

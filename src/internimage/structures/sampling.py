@@ -186,7 +186,7 @@ class SamplingTrace:
             found, shares = each.points_of(*each.cells(positions))
             # Later blocks belong to the group by which the first one saw them.
             own = np.broadcast_to(np.arange(each.num_groups)[:, None], shares.shape[1:])
-            groups = (np.broadcast_to(own, shares.shape) if step == 0 else groups[:, None, None] + 0 * own).reshape(-1)
+            groups = own.reshape(-1) if step == 0 else np.repeat(groups, own.size)
             weights = (weights[:, None, None] * shares).reshape(-1)
             positions = found.reshape(-1, 2)
             kept = (

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import internimage
+from internimage.cli.visualize.receptive_field import _network
 from internimage.data import sample_photo
 
 Program = Callable[..., Any]
@@ -96,6 +99,20 @@ def test_receptive_fields_of_other_networks(program: Program) -> None:
     rows = outcome.out.splitlines()[1:-1]
     assert [row.split()[0] for row in rows] == networks
     assert all(0 < int(row.split()[1]) <= int(row.split()[3]) <= 127 for row in rows)
+
+
+def test_a_file_of_timms_weights_is_read() -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", num_classes=3).eval()
+    save_file(network.state_dict(), "mine.safetensors")
+    features, _ = _network("timm:resnet10t=mine.safetensors", 4, torch.device("cpu"))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(features(image), network.forward_features(image))
+    Path("mine.pth").touch()
+    for name in ("mine.pth", "nowhere.safetensors"):
+        with pytest.raises(ValueError, match=r"must be a \.safetensors file, which runs no code"):
+            _network(f"timm:resnet10t={name}", 4, torch.device("cpu"))
 
 
 def test_reach_prints_a_row_per_block(program: Program) -> None:

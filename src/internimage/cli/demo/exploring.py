@@ -9,6 +9,7 @@ from PIL import Image
 
 from internimage.inference.inspection import Inspector
 from internimage.structures import SamplingPoints, SamplingTrace
+from internimage.visualization.looks.overlay import fitted
 from internimage.visualization.looks.sampling import draw_points
 
 # The longer side of the picture that is clicked on: no page shows it larger, and its points are drawn in no time.
@@ -70,7 +71,7 @@ class Visit:
         if sum(each.positions_xy.nbytes + each.modulations.nbytes for each in trace.blocks) > most_bytes:
             raise ValueError("this picture is too large for the network to be watched at; use a smaller one")
         height, width = trace.size
-        return cls(picture, size, _fitted(view.picture), trace, ((width - 1) / 2, (height - 1) / 2))
+        return cls(picture, size, fitted(view.picture, _SIDE), trace, ((width - 1) / 2, (height - 1) / 2))
 
     def at(self, pixel: tuple[int, int]) -> Visit:
         """The same picture, clicked on at a pixel (x, y) of the view."""
@@ -106,12 +107,6 @@ class Visit:
     def blocks_before(self, choice: Choice) -> int:
         """How many blocks a place can be looked through, with the chosen one."""
         return sum((each.stage, each.block) <= (choice.stage, choice.block) for each in self.trace.blocks)
-
-
-def _fitted(picture: Image.Image) -> Image.Image:
-    scale = _SIDE / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _in_words(points: SamplingPoints, choice: Choice) -> str:

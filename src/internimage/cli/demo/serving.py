@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -32,10 +32,12 @@ class Address:
     Args:
         host: a name or a number of this machine.
         port: one that is free.
+        is_asked: whether this port was asked for, and no other will do.
     """
 
     host: str
     port: int
+    is_asked: bool = False
 
     @classmethod
     def free(cls, host: str, port: int | None) -> Address:
@@ -54,7 +56,7 @@ class Address:
                     reason = error.strerror or str(error)
                     raise ValueError(f"cannot listen at {host}, port {tried}: {reason}; choose another") from None
             else:
-                return cls(host, tried)
+                return cls(host, tried, port is not None)
         if port is not None:
             raise ValueError(f"port {port} of {host} is taken; choose another --port, or leave it out")
         raise ValueError(f"ports {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} of {host} are taken; give one as --port")
@@ -126,7 +128,8 @@ def serve(blocks: gr.Blocks, address: Address, files: Path, limits: Limits, *, b
     blocks.launch(
         # gradio writes addresses, too: numbers with colons need their brackets.
         server_name=f"[{address.host}]" if ":" in address.host else address.host,
-        server_port=address.port,
+        # A free one may be taken by now: gradio then goes on to the next, from the same first one.
+        server_port=address.port if address.is_asked else None,
         share=False,
         inbrowser=browser,
         prevent_thread_lock=True,
@@ -144,6 +147,7 @@ def serve(blocks: gr.Blocks, address: Address, files: Path, limits: Limits, *, b
         theme=theme(),
         css=style(),
     )
+    address = replace(address, port=blocks.server_port)
     print(f"{address.url}  (Ctrl-C ends it)", flush=True)
     try:
         while not stopped.wait(1):

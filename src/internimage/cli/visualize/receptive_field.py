@@ -39,8 +39,8 @@ def parser() -> ArgumentParser:
     images = "image files and folders; by default the photograph that comes with the package"
     found.add_argument("images", nargs="*", type=str, default=[], help=images)
     networks = (
-        "each a classifier's weights, timm:NAME or timm:NAME=FILE (timm's weights, or a file of them), or random: and "
-        "any of these or a name from `internimage models`; options of timm follow behind commas, such as "
+        "each a classifier's weights, timm:NAME or timm:NAME=FILE (timm's weights, or a .safetensors file), or random: "
+        "and any of these or a name from `internimage models`; options of timm follow behind commas, such as "
         "random:timm:convnext_tiny,ls_init_value=1.0"
     )
     default = [DEFAULT_WEIGHTS, _RANDOM + DEFAULT_WEIGHTS]
@@ -105,10 +105,12 @@ def _timm(text: str, stage: int, device: torch.device, *, is_random: bool) -> tu
     architecture, _, file = wanted.partition("=")
     options: dict[str, Any] = {key: _value(value) for key, _, value in (each.partition("=") for each in others)}
     if file:
-        options["checkpoint_path"] = file
+        if Path(file).suffix != ".safetensors" or not Path(file).is_file():
+            raise ValueError(f"timm's weights must be a .safetensors file, which runs no code; got {file}")
+        options["pretrained_cfg_overlay"] = {"file": file}
     try:
         network: Any = timm.create_model(
-            architecture, pretrained=not (is_random or file), features_only=True, out_indices=(stage - 5,), **options
+            architecture, pretrained=not is_random, features_only=True, out_indices=(stage - 5,), **options
         )
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"timm can't build {text}: {str(error).splitlines()[0]}") from None
