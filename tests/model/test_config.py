@@ -133,9 +133,17 @@ def test_level2_post_norm_needs_its_switch() -> None:
     assert InternImageConfig.from_official(STAGES | ids | {"level2_post_norm": True}).level2_post_norm_blocks == (5, 11)
 
 
-@pytest.mark.parametrize("settings", [{"in_chans": 1}, {"stem_strides": (2, 1)}])
-def test_networks_without_official_arguments(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"always has in_chans 3 and stem strides \(2, 2\)"):
+@pytest.mark.parametrize(
+    ("settings", "always"),
+    [
+        ({"in_chans": 1}, r"in_chans 3 and stem strides \(2, 2\)"),
+        ({"stem_strides": (2, 1)}, r"in_chans 3 and stem strides \(2, 2\)"),
+        ({"shared_weights": False}, "shared weights and softmax modulations"),
+        ({"normalize": "sigmoid"}, "shared weights and softmax modulations"),
+    ],
+)
+def test_networks_without_official_arguments(settings: dict[str, Any], always: str) -> None:
+    with pytest.raises(ValueError, match=f"always has {always}"):
         InternImageConfig(**settings).to_official()
 
 

@@ -46,10 +46,14 @@ class Block(nn.Module):
             offset_scale=config.offset_scale,
             center_feature_scale=config.center_feature_scale,
             remove_center=config.remove_center,
+            normalize=config.normalize,
+            shared_weights=config.shared_weights,
+            output_bias=config.core_output_bias,
             activation=config.activation,
         )
         self.norm2 = layer_norm(channels)
-        self.mlp = FeedForward(channels, int(channels * config.mlp_ratio), config.activation, config.drop_rate)
+        hidden = int(channels * config.mlp_ratio)
+        self.mlp = FeedForward(channels, hidden, config.activation, config.drop_rate, config.mlp_output_bias)
         self.drop_path = DropPath(drop_path_rate)
         self.res_norm1 = layer_norm(channels) if config.res_post_norm else None
         self.res_norm2 = layer_norm(channels) if config.res_post_norm else None

@@ -6,11 +6,14 @@ import ast
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
+
+from internimage.ops.dcnv3 import Normalize
 
 NUM_STAGES = 4
 Activation = Literal["gelu", "relu", "silu"]
 HeadName = Literal["conv", "clip"]
+CoreOperator = Literal["dcnv3", "dcnv4"]
 
 # Official constructor argument -> our field, where the value carries over as it is.
 _OFFICIAL_FIELDS = {
@@ -44,7 +47,16 @@ OFFICIAL_ARGUMENTS = frozenset({*_OFFICIAL_FIELDS, *_OFFICIAL_OTHERS})
 _LISTS = ("depths", "groups", "level2_post_norm_blocks", "stem_strides")
 _INTEGERS = ("channels", "num_classes", "in_chans")
 _NUMBERS = ("mlp_ratio", "head_ratio", "offset_scale", "drop_rate", "drop_path_rate")
-_SWITCHES = ("post_norm", "res_post_norm", "center_feature_scale", "remove_center", "gradient_checkpointing")
+_SWITCHES = (
+    "post_norm",
+    "res_post_norm",
+    "center_feature_scale",
+    "remove_center",
+    "shared_weights",
+    "core_output_bias",
+    "mlp_output_bias",
+    "gradient_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,14 @@ class InternImageConfig:
         dw_kernel_size: kernel of the depth-wise convolution that predicts offsets; None means DCNv3's 3.
         center_feature_scale: blend DCNv3's output with the projected input, one learned gate per group (H, G).
         remove_center: DCNv3 without the middle point.
+        core: the deformable layer, ``"dcnv3"``, or ``"dcnv4"`` (FlashInternImage, arXiv:2401.06197), whose offsets and
+            modulations are read from the input itself, or through a depth-wise convolution if there is
+            ``dw_kernel_size``.
+        normalize: modulation by ``"softmax"`` (DCNv3), ``"sigmoid"`` (DCNv2) or ``"none"`` (DCNv4).
+        shared_weights: one point-wise projection for all sampling points (DCNv3, DCNv4); False gives every point its
+            own (DCNv2's w_k, Eq. (1)), with DCNv3 alone.
+        core_output_bias: whether the deformable layer's last projection has a bias.
+        mlp_output_bias: whether the feed-forward layer's last projection has a bias.
         head: ``"conv"`` (T to XL) or ``"clip"``, attention pooling over stages 3 and 4 (H, G).
         head_ratio: channels of the conv head over those of stage 4.
         num_classes: outputs of the classifier; 0 makes it return pooled features.
@@ -93,6 +113,11 @@ class InternImageConfig:
     dw_kernel_size: int | None = None
     center_feature_scale: bool = False
     remove_center: bool = False
+    core: CoreOperator = "dcnv3"
+    normalize: Normalize = "softmax"
+    shared_weights: bool = True
+    core_output_bias: bool = True
+    mlp_output_bias: bool = True
     head: HeadName = "conv"
     head_ratio: float = 1.5
     num_classes: int = 1000
@@ -154,12 +179,16 @@ class InternImageConfig:
         if self.res_post_norm and (self.post_norm or self.layer_scale is not None):
             raise ValueError("res_post_norm excludes post_norm and layer_scale: a block has one form; drop one of them")
         for name, choices in (
-            ("head", ("conv", "clip")),
-            ("activation", ("gelu", "relu", "silu")),
+            ("head", get_args(HeadName)),
+            ("core", get_args(CoreOperator)),
+            ("normalize", get_args(Normalize)),
+            ("activation", get_args(Activation)),
             ("drop_path_schedule", ("linear", "uniform")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.core == "dcnv4" and not (self.shared_weights and not self.center_feature_scale):
+            raise ValueError("DCNv4 has shared weights and no center_feature_scale; leave both as they are by default")
         if int(self.channels * self.mlp_ratio) < 1 or int(self.stage_channels[-1] * self.head_ratio) < 1:
             raise ValueError(f"mlp_ratio and head_ratio leave no channels, got {self.mlp_ratio} and {self.head_ratio}")
         for name in ("drop_rate", "drop_path_rate"):
@@ -297,6 +326,8 @@ class InternImageConfig:
         """The official constructor's arguments for this network; raises ``ValueError`` if it has none."""
         if self.in_chans != 3 or self.stem_strides != (2, 2):
             raise ValueError("the official network always has in_chans 3 and stem strides (2, 2)")
+        if not self.shared_weights or self.normalize != "softmax":
+            raise ValueError("the official network always has shared weights and softmax modulations")
         values = {key: _listed(getattr(self, field)) for key, field in _OFFICIAL_FIELDS.items()}
         return values | {
             "core_op": "DCNv3",

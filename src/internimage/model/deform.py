@@ -5,9 +5,10 @@ Shape legend: N batch, H W map, Ho Wo output map, C channels, G groups, D = C/G,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,6 +40,9 @@ class DCNv3(nn.Module):
         center_feature_scale: blend the result with the projected input through one sigmoid gate per group.
         remove_center: sample without the middle point (odd kernels).
         normalize: modulation by ``"softmax"`` (DCNv3), ``"sigmoid"`` (DCNv2) or ``"none"`` (DCNv4).
+        shared_weights: one projection for all sampling points. False gives each point a matrix w_k of its own, as
+            DCNv2's Eq. (1): K times the parameters of ``output_proj``, and K maps kept where one was.
+        output_bias: whether ``output_proj`` has a bias.
         activation: of the depth-wise branch.
 
     Raises:
@@ -63,6 +67,8 @@ class DCNv3(nn.Module):
         center_feature_scale: bool = False,
         remove_center: bool = False,
         normalize: Normalize = "softmax",
+        shared_weights: bool = True,
+        output_bias: bool = True,
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
@@ -92,7 +98,10 @@ class DCNv3(nn.Module):
         self.offset = nn.Linear(channels, 2 * points)
         self.mask = nn.Linear(channels, points)
         self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.shared_weights = shared_weights
+        if not shared_weights:
+            self._check_points_alone(odd_reach)
+        self.output_proj = nn.Linear(channels * (1 if shared_weights else geometry.num_points), channels, output_bias)
         self.center_scale = nn.Linear(channels, groups) if center_feature_scale else None
         self.reset_parameters()
 
@@ -109,8 +118,11 @@ class DCNv3(nn.Module):
             # Modulations of zero would let nothing through and give the projections no gradient.
             nn.init.constant_(self.mask.bias, 1 / self.geometry.num_points)
         for layer in (self.input_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            # Every point's own matrix is drawn as the shared one.
+            for weight_CC in torch.split(layer.weight, self.channels, dim=1):
+                nn.init.xavier_uniform_(weight_CC)
+            if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  # Linear(bias=False)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x_NHWC: Tensor) -> Tensor:
         """(N, H, W, C) to (N, Ho, Wo, C); ``ValueError`` for another shape or a map smaller than the window."""
@@ -122,11 +134,17 @@ class DCNv3(nn.Module):
         query_NHWC = self._query(x_NHWC)
         value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], self.groups, self.channels // self.groups)
         offset_NHWGK2, mask_NHWGK = self._looks(query_NHWC)
-        out_NHWGD = apply(value_NHWGD, offset_NHWGK2, mask_NHWGK, self.geometry, self.normalize)
-        if self.center_scale is not None:
-            gate_NHWG1 = self.center_scale(query_NHWC).sigmoid().unsqueeze(-1)
-            out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
-        return linear(out_NHWGD.flatten(-2), self.output_proj)
+        gate_NHWG1 = None if self.center_scale is None else self.center_scale(query_NHWC).sigmoid().unsqueeze(-1)
+        if self.shared_weights:
+            out_NHWGD = apply(value_NHWGD, offset_NHWGK2, mask_NHWGK, self.geometry, self.normalize)
+            if gate_NHWG1 is not None:
+                out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
+            return linear(out_NHWGD.flatten(-2), self.output_proj)
+        points = self._points(value_NHWGD, offset_NHWGK2, mask_NHWGK)
+        if gate_NHWG1 is not None:
+            center_NHWGD = self._at_window_centers(value_NHWGD) * (gate_NHWG1 / self.geometry.num_points)
+            points = [out_NHWGD * (1 - gate_NHWG1) + center_NHWGD for out_NHWGD in points]
+        return linear(torch.cat([out_NHWGD.flatten(-2) for out_NHWGD in points], dim=-1), self.output_proj)
 
     def sampling(self, x_NHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Where `forward` looks for this input, and how much each point counts.
@@ -152,6 +170,25 @@ class DCNv3(nn.Module):
         points, positions = self.geometry.num_points, query_NHWC.shape[:3]
         offset_NHWGK2 = linear(query_NHWC, self.offset).view(*positions, self.groups, points, 2)
         return offset_NHWGK2, linear(query_NHWC, self.mask).view(*positions, self.groups, points)
+
+    def _points(self, value_NHWGD: Tensor, offset_NHWGK2: Tensor, mask_NHWGK: Tensor) -> Iterator[Tensor]:
+        """Every sampling point's own modulated samples, K times (N, Ho, Wo, G, D): the operator with a 1x1 kernel."""
+        g = self.geometry
+        center_y, center_x = g.center
+        alone = DCNv3Geometry.make(1, g.stride, [g.padding[axis] - g.center[axis] for axis in (0, 1)])
+        weight_NHWGK = normalize_mask(at_least_float32(mask_NHWGK), self.normalize).to(mask_NHWGK.dtype)
+        for k, (iy, ix) in enumerate(g.points_yx):
+            grid_xy = offset_NHWGK2.new_tensor([g.dilation[1] * ix - center_x, g.dilation[0] * iy - center_y])
+            offset_NHWG12 = g.offset_scale * (offset_NHWGK2[..., k : k + 1, :] + grid_xy)
+            yield apply(value_NHWGD, offset_NHWG12, weight_NHWGK[..., k : k + 1], alone, "none")
+
+    def _check_points_alone(self, odd_reach: bool) -> None:
+        g = self.geometry
+        if odd_reach or any(g.padding[axis] < g.center[axis] for axis in (0, 1)):
+            raise ValueError(
+                "shared_weights=False needs windows with a middle and padding of at least their reach, "
+                f"{g.center}; got {g}"
+            )
 
     def _check(self, x_NHWC: Tensor) -> None:
         if x_NHWC.dim() != 4 or x_NHWC.shape[-1] != self.channels:
@@ -193,4 +230,5 @@ class DCNv3(nn.Module):
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
-        return f"{self.channels}, groups={self.groups}, normalize={self.normalize!r}, {self.geometry}"
+        own = "" if self.shared_weights else "shared_weights=False, "
+        return f"{self.channels}, groups={self.groups}, normalize={self.normalize!r}, {own}{self.geometry}"

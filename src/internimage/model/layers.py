@@ -74,11 +74,13 @@ class Downsample(nn.Module):
 class FeedForward(nn.Module):
     """Linear, activation, linear, with dropout after each."""
 
-    def __init__(self, channels: int, hidden: int, activation: Activation, drop_rate: float) -> None:
+    def __init__(
+        self, channels: int, hidden: int, activation: Activation, drop_rate: float, output_bias: bool = True
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden)
         self.act = build_activation(activation)
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc2 = nn.Linear(hidden, channels, bias=output_bias)
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x_NHWC: Tensor) -> Tensor:
