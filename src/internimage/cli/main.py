@@ -24,6 +24,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "compare what has been trained"),
     "doctor": ("doctor", "say what runs on this machine, and why"),
     "quickstart": ("quickstart", "train, test and predict on the sample set in a few minutes"),
+    "design": ("design", "the paper's rules on your own budget: candidates, scaling, search, ablation"),
     "visualize": ("visualize", "see where a network looks and what it makes of an image"),
     "demo": ("demo", "look at pictures in a browser, and at where a network looks"),
 }
