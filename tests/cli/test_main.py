@@ -31,6 +31,7 @@ COMMANDS = (
     "runs",
     "doctor",
     "quickstart",
+    "design",
     "visualize",
     "demo",
 )
