@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 # Question -> one line for people. Each is a module here with parser() and run(options).
 _QUESTIONS: dict[str, str] = {
     "space": "the candidates of a budget by the paper's stacking rules, with their costs",
+    "ablate": "the three changes from DCNv2 to DCNv3, each undone and trained",
     "scale": "a network grown by the paper's scaling rule, and the published ones beside it",
 }
 

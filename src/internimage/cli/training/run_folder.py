@@ -15,6 +15,7 @@ from internimage.cli.training.provenance import LOG_FILE, STARTS_FILE
 from internimage.cli.training.wandb import WANDB_FILE, WANDB_FOLDER
 from internimage.tasks.checkpoints import LAST, PREVIOUS, WEIGHTS_FILE
 from internimage.tasks.detection.report import RESULTS_FILE
+from internimage.tasks.gradients import GRADIENTS_FILE
 from internimage.tasks.guards import BAD_STEPS, UNREADABLE
 from internimage.tasks.reports import REPORT_FILE
 from internimage.visualization.curves import METRICS_FILE
@@ -34,6 +35,7 @@ _PICTURES = (
 # clearing is cut short, the folder can still be recognised.
 _MADE = (
     METRICS_FILE,
+    GRADIENTS_FILE,
     CHECKPOINTS,
     LOGS,
     WEIGHTS_FILE,
