@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from statistics import mean, median, stdev
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -80,4 +80,4 @@ class TrainedForm:
 
 
 def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+    return tuple(map(_as_tuples, cast("list[Any]", value))) if isinstance(value, list) else value

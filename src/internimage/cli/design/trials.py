@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser, Namespace
@@ -25,6 +25,7 @@ from internimage.visualization.curves import METRICS_FILE, read_rows
 
 SETTINGS_FILE, RESULTS_FILE = "settings.json", "results.json"
 _LOCK_FILE = ".lock"
+_SECONDS_BETWEEN_LOOKS = 0.5
 # Beside what every training is given.
 _GRADIENTS = "internimage.tasks.gradients.GradientNorms"
 
@@ -38,12 +39,15 @@ class Trial:
         run: its folder.
         arguments: of ``internimage fit``.
         epochs: after which it is done.
+        is_hopeless: asked after every epoch, counted from 1, with the accuracy of the validation images; True ends the
+            training there. Called in a thread of its own.
     """
 
     name: str
     run: Path
     arguments: tuple[str, ...]
     epochs: int
+    is_hopeless: Callable[[int, float], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,15 @@ class Trained:
         trial: the training.
         accuracy: of the validation images, one value in [0, 1] per epoch.
         seconds: it took, in all.
-        problem: why it ended early, or None.
+        problem: why it failed, or None.
+        is_cut: whether it was ended early as hopeless.
     """
 
     trial: Trial
     accuracy: tuple[float, ...]
     seconds: float
     problem: str | None = None
+    is_cut: bool = False
 
 
 class Stopped(Exception):  # noqa: N818  # no error: somebody wanted it
@@ -177,22 +183,19 @@ def comparison_folder(options: Namespace, settings: Mapping[str, Any]) -> Iterat
         raise ValueError(f"another process works in {folder}; wait for it, or choose another --run") from None
 
 
-def train_all(
-    trials: Iterator[Trial], jobs: int | None, done: Callable[[Trained], None], *, is_cut: bool = False
-) -> None:
+def train_all(trials: Iterator[Trial], jobs: int | None, done: Callable[[Trained], None]) -> None:
     """Train them, ``jobs`` at a time; those that are trained already are read.
 
     Args:
         trials: asked for the next one whenever a process is free, in this thread.
         jobs: None for one per core, or one on a GPU.
         done: told of each as it ends, in this thread.
-        is_cut: whether a training may end before its last epoch, on purpose.
 
     Raises:
         Stopped: Ctrl-C or a termination signal. The trainings end after their step and keep their state.
     """
     count = _processes() if jobs is None else jobs
-    workers = _Workers(max(1, (os.cpu_count() or 1) // count), is_cut=is_cut)
+    workers = _Workers(max(1, (os.cpu_count() or 1) // count))
     running: set[Future[Trained]] = set()
     with ThreadPoolExecutor(count) as pool, workers.stopped_by_signals():
         waiting = iter(trials)
@@ -213,34 +216,45 @@ def train_all(
 class _Workers:
     """Processes of trainings, and how they are told to stop."""
 
-    def __init__(self, threads: int, *, is_cut: bool) -> None:
-        self._threads, self._is_cut = threads, is_cut
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
         self.is_stopped = False
 
     def train(self, trial: Trial) -> Trained:
-        """Run ``internimage fit`` to its end; what it says goes into its folder."""
-        rows = _rows(trial.run)
-        if len(rows) < trial.epochs and not (rows and self._is_cut and _is_finished(trial.run)):
-            trial.run.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "internimage", "fit", *trial.arguments]
-            environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
-            with (trial.run.parent / f"{trial.run.name}.txt").open("ab") as output:
-                with self._lock:
-                    if self.is_stopped:
-                        return Trained(trial, (), 0.0, "stopped")
-                    # A session of its own: Ctrl-C reaches it through us, once.
-                    process = subprocess.Popen(
-                        command, env=environment, stdout=output, stderr=output, start_new_session=True
-                    )
-                    self._processes.add(process)
-                status = process.wait()
-            with self._lock:
-                self._processes.discard(process)
-            if status:
-                return _trained(trial, _last_line(Path(output.name)) or f"exit status {status}")
-        return _trained(trial, None)
+        """Run ``internimage fit`` to its end; what it says goes into a file beside its folder."""
+        judge = _Judge(trial)
+        if judge.is_over():
+            return judge.result(None)
+        trial.run.mkdir(parents=True, exist_ok=True)
+        said = trial.run.parent / f"{trial.run.name}.txt"
+        with said.open("ab") as output:
+            process = self._start(trial, output)
+            if process is None:
+                return judge.result("stopped")
+            while (status := process.poll()) is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                if judge.is_over() and judge.is_cut:
+                    process.terminate()
+                    status = process.wait()
+                    break
+        with self._lock:
+            self._processes.discard(process)
+        judge.is_over()
+        failed = status != 0 and not judge.is_cut
+        return judge.result((_last_line(said) or f"exit status {status}") if failed else None)
+
+    def _start(self, trial: Trial, output: IO[bytes]) -> subprocess.Popen[bytes] | None:
+        command = [sys.executable, "-m", "internimage", "fit", *trial.arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
+        with self._lock:
+            if self.is_stopped:
+                return None
+            # A session of its own: Ctrl-C reaches it through us, once.
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            self._processes.add(process)
+            return process
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
@@ -273,15 +287,31 @@ def _rows(run: Path) -> list[dict[str, float]]:
     return read_rows(run / METRICS_FILE) if (run / METRICS_FILE).is_file() else []
 
 
-def _is_finished(run: Path) -> bool:
-    # The page is the last thing that a training writes.
-    return (run / "report.html").is_file()
+class _Judge:
+    """Follows a training by the rows that it writes."""
 
+    def __init__(self, trial: Trial) -> None:
+        self._trial, self._heard = trial, 0
+        self.is_cut = False
 
-def _trained(trial: Trial, problem: str | None) -> Trained:
-    rows = _rows(trial.run)
-    accuracy = tuple(row["val/accuracy"] for row in rows if "val/accuracy" in row)
-    return Trained(trial, accuracy, rows[-1]["seconds"] if rows else 0.0, problem)
+    def is_over(self) -> bool:
+        """Whether it has all its epochs, or is hopeless."""
+        rows = _rows(self._trial.run)
+        if self._trial.is_hopeless is not None:
+            for number in range(self._heard + 1, len(rows) + 1):
+                accuracy = rows[number - 1].get("val/accuracy", 0.0)
+                # No use in cutting off what is done.
+                self.is_cut |= self._trial.is_hopeless(number, accuracy) and number < self._trial.epochs
+                if self.is_cut:
+                    break
+        self._heard = len(rows)
+        return self.is_cut or len(rows) >= self._trial.epochs
+
+    def result(self, problem: str | None) -> Trained:
+        """What came of it."""
+        rows = _rows(self._trial.run)
+        accuracy = tuple(row["val/accuracy"] for row in rows if "val/accuracy" in row)
+        return Trained(self._trial, accuracy, rows[-1]["seconds"] if rows else 0.0, problem, self.is_cut)
 
 
 def _last_line(path: Path) -> str:
@@ -305,6 +335,6 @@ class Progress:
         of_all = f"{self._count}" if self._total is None else f"{self._count}/{self._total}"
         minutes = (time.monotonic() - self._started) / 60
         best = f"{max(trained.accuracy):.1%}" if trained.accuracy else "nothing"
-        ending = "" if trained.problem is None else f"; ended early: {trained.problem}"
+        ending = "" if trained.problem is None else f"; failed: {trained.problem}"
         epochs = f"{len(trained.accuracy)}/{trained.trial.epochs} epochs"
         print(f"{of_all:>6}  {trained.trial.name:<40} {best:>6}  {epochs}  {minutes:5.1f} min{ending}", flush=True)
