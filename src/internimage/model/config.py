@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
+from internimage.model.design.rules import check_design, nearest_in_words, scaled_design
 from internimage.ops.dcnv3 import Normalize
 
 NUM_STAGES = 4
@@ -230,15 +231,16 @@ class InternImageConfig:
 
         Ci = 2**(i-1) C1, Gi = Ci / C', L1 = L2 = L4, L1 <= L3.
 
+        Raises:
+            ValueError: a width that is no multiple of the group width, or depths against the rules; with the nearest
+                designs that are legal.
+
         Source: section 3.2, arXiv:2211.05778.
 
         >>> InternImageConfig.stacked(64, 16, 4, 18) == InternImageConfig.from_variant("t")
         True
         """
-        if group_width < 1 or channels % group_width:
-            raise ValueError(f"group_width must divide channels, got {group_width} and {channels}")
-        if depth_outer > depth_inner:
-            raise ValueError(f"the rules want depth_outer <= depth_inner, got {depth_outer} and {depth_inner}")
+        check_design(channels, group_width, depth_outer, depth_inner)
         return cls(
             channels=channels,
             depths=(depth_outer, depth_outer, depth_inner, depth_outer),
@@ -253,7 +255,7 @@ class InternImageConfig:
         norms of H at the spacing they have.
 
         Raises:
-            ValueError: a network that does not follow the stacking rules, as G.
+            ValueError: a network that does not follow the stacking rules, as G, or phi out of range.
 
         Source: section 3.2, arXiv:2211.05778 (alpha = 1.09, beta = 1.36).
 
@@ -266,18 +268,14 @@ class InternImageConfig:
         if (self.depths, self.groups) != shape or outer > inner:
             raise ValueError(
                 "the rule is for networks of pattern A-A-B-A (A <= B) and one group width, "
-                f"got depths {self.depths} and groups {self.groups}"
+                f"got depths {self.depths} and groups {self.groups}; "
+                f"{nearest_in_words((self.channels, group_width, outer, inner))}"
             )
-        total = round(sum(self.depths) * 1.09**phi)
-        depth_outer = max(1, round(outer * 1.09**phi))
-        depth_inner = max(depth_outer, total - 3 * depth_outer)
-        # The stem has half of the channels, so they stay even.
-        unit = group_width * (1 + group_width % 2)
-        channels = max(1, round(self.channels * 1.36**phi / unit)) * unit
-        scaled = self.stacked(channels, group_width, depth_outer, depth_inner)
-        blocks = self._post_norm_blocks(depth_inner)
+        design = scaled_design((self.channels, group_width, outer, inner), phi)
+        scaled = self.stacked(*design)
+        blocks = self._post_norm_blocks(scaled.depths[2])
         return replace(
-            self, channels=channels, depths=scaled.depths, groups=scaled.groups, level2_post_norm_blocks=blocks
+            self, channels=scaled.channels, depths=scaled.depths, groups=scaled.groups, level2_post_norm_blocks=blocks
         )
 
     def _post_norm_blocks(self, depth: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn.modules.batchnorm import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
+from internimage.model.backbone import Stage
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import NUM_STAGES, InternImageConfig
 
@@ -49,7 +51,7 @@ class Latency:
 def parameter_count(config: InternImageConfig) -> int:
     """Parameters of the classifier.
 
-    They are linear in each stage's depth, so that five networks of four or five blocks say it for every depth.
+    They are linear in each stage's depth, so that one network of four blocks says it for every depth.
 
     >>> parameter_count(InternImageConfig.from_variant("t"))
     29918424
@@ -192,33 +194,26 @@ def parameters_by_depth(config: InternImageConfig) -> tuple[int, tuple[int, ...]
 
 @lru_cache(maxsize=512)
 def _parameters_by_depth(config: InternImageConfig) -> tuple[int, tuple[int, ...]]:
-    return _by_depth(
-        config, lambda each: sum(parameter.numel() for parameter in InternImageClassifier(each).parameters())
-    )
+    network = _on_meta(config)
+    per_block = tuple(sum(each.numel() for each in stage.parameters()) for stage in _blocks(network))
+    return sum(each.numel() for each in network.parameters()) - sum(per_block), per_block
 
 
 @lru_cache(maxsize=512)
 def _multiply_adds_by_depth(config: InternImageConfig, size: int) -> tuple[int, tuple[int, ...]]:
-    def count(each: InternImageConfig) -> int:
-        image_NCHW = torch.empty(1, each.in_chans, size, size)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            InternImageClassifier(each).eval()(image_NCHW)
-        # It counts a multiplication and an addition as two.
-        return counter.get_total_flops() // 2
+    network = _on_meta(config).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, config.in_chans, size, size, device="meta"))
+    counts = counter.get_flop_counts()
+    name = f"{type(network).__name__}.backbone.stages"
+    # It counts a multiplication and an addition as two.
+    per_block = tuple(sum(counts[f"{name}.{stage}.blocks.0"].values()) // 2 for stage in range(NUM_STAGES))
+    return counter.get_total_flops() // 2 - sum(per_block), per_block
 
-    return _by_depth(config, count)
 
-
-def _by_depth(config: InternImageConfig, count: Callable[[InternImageConfig], int]) -> tuple[int, tuple[int, ...]]:
-    """``count`` of everything outside of blocks, and of one block of each stage, by networks on the meta device."""
-    with torch.device("meta"):
-        least = count(config)
-        deeper = [
-            count(replace(config, depths=tuple(1 + (stage == other) for other in range(NUM_STAGES))))
-            for stage in range(NUM_STAGES)
-        ]
-    per_block = tuple(each - least for each in deeper)
-    return least - sum(per_block), per_block
+def _blocks(network: InternImageClassifier) -> list[nn.Module]:
+    """The only block of each stage."""
+    return [cast(Stage, stage).blocks[0] for stage in network.backbone.stages]
 
 
 def _bare(config: InternImageConfig) -> InternImageConfig:
