@@ -1,7 +1,7 @@
 """Values that travel between rooms: label names, preprocessing, and what a network says of an image."""
 
 from internimage.structures.classification import Classification, Preprocess
-from internimage.structures.comparison import TrainedForm
+from internimage.structures.comparison import SearchedDesign, TrainedForm
 from internimage.structures.detection import Detections, Framing, Placement
 from internimage.structures.inspection import ClassActivation, ReceptiveField
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
@@ -29,6 +29,7 @@ __all__ = [
     "Robustness",
     "SamplingPoints",
     "SamplingTrace",
+    "SearchedDesign",
     "SegmentationMap",
     "TrainedForm",
     "Viewing",

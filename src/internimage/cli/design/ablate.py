@@ -50,7 +50,7 @@ def parser() -> ArgumentParser:
     found.add_argument("--design", type=int, nargs=4, default=[16, 8, 1, 3], metavar="N", help=design)
     found.add_argument("--seeds", type=int, default=3, help="trainings of every form, with seeds 0, 1, ...")
     found.add_argument("--forms", type=str, nargs="+", default=list(FORMS), help=f"which of {', '.join(FORMS)}")
-    found.add_argument("--classes", type=int, default=10, help="of the data, for the count of parameters")
+    found.add_argument("--num_classes", type=int, default=10, help="of the data, for the count of parameters")
     add_training_options(found, "runs/ablation")
     return found
 
@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
         raise ValueError(f"unknown form {unknown[0]!r}; choose from {', '.join(FORMS)}")
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-    base = InternImageConfig.stacked(*options.design, num_classes=options.classes)
+    base = InternImageConfig.stacked(*options.design, num_classes=options.num_classes)
     base = replace(base, **recipe_model_options(options))
     settings = {"what": "ablation", "design": options.design}
     with comparison_folder(options, settings) as folder:

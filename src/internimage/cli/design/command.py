@@ -11,7 +11,9 @@ from jsonargparse import ArgumentParser
 # Question -> one line for people. Each is a module here with parser() and run(options).
 _QUESTIONS: dict[str, str] = {
     "space": "the candidates of a budget by the paper's stacking rules, with their costs",
+    "search": "train a budget's candidates, leave the worst behind, rank the rest",
     "ablate": "the three changes from DCNv2 to DCNv3, each undone and trained",
+    "count": "what sharing weights among the sampling points saves",
     "scale": "a network grown by the paper's scaling rule, and the published ones beside it",
 }
 

@@ -309,9 +309,14 @@ class _Judge:
 
     def result(self, problem: str | None) -> Trained:
         """What came of it."""
-        rows = _rows(self._trial.run)
-        accuracy = tuple(row["val/accuracy"] for row in rows if "val/accuracy" in row)
-        return Trained(self._trial, accuracy, rows[-1]["seconds"] if rows else 0.0, problem, self.is_cut)
+        return read_trained(self._trial, problem, is_cut=self.is_cut)
+
+
+def read_trained(trial: Trial, problem: str | None = None, *, is_cut: bool = False) -> Trained:
+    """What a training's folder says of it."""
+    rows = _rows(trial.run)
+    accuracy = tuple(row["val/accuracy"] for row in rows if "val/accuracy" in row)
+    return Trained(trial, accuracy, rows[-1]["seconds"] if rows else 0.0, problem, is_cut)
 
 
 def _last_line(path: Path) -> str:

@@ -1,0 +1,188 @@
+"""``internimage design search``: train a budget's candidates for a while, leave the worst behind, rank the rest."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from internimage.cli.design.options import read_count
+from internimage.cli.design.study import Study
+from internimage.cli.design.trials import (
+    RESULTS_FILE,
+    Progress,
+    Stopped,
+    Trained,
+    Trial,
+    add_training_options,
+    comparison_folder,
+    fit_arguments,
+    image_size,
+    recipe_model_options,
+    train_all,
+)
+from internimage.cli.tables import table
+from internimage.model.design.cost import multiply_adds
+from internimage.model.design.stacking import Candidate, design_space
+from internimage.structures import SearchedDesign
+
+FIGURE_FILE = "search.png"
+_BUDGET = "0.5M"
+
+
+def parser() -> ArgumentParser:
+    """The command's options."""
+    found = ArgumentParser(
+        prog="internimage design search",
+        description="Train the designs of a budget with successive halving, the best of them with several seeds.",
+    )
+    found.add_argument("--budget", type=str, default=_BUDGET, help="parameters, such as 0.5M or 30M")
+    found.add_argument("--channels", type=int, nargs="+", default=[8, 12, 16], help="choices of C1")
+    found.add_argument("--depths", type=int, nargs="+", default=[1, 2, 3], help="choices of L1 = L2 = L4")
+    found.add_argument("--group_widths", type=int, nargs="+", default=[4, 8], help="choices of C', channels per group")
+    found.add_argument("--num_classes", type=int, default=10, help="of the data, for the count of parameters")
+    reduction = "of every so many candidates one goes on to train so many times longer: after 1, R, R*R, ... epochs"
+    found.add_argument("--reduction", type=int, default=3, help=reduction)
+    finalists = "the best ones, which are trained to the end with every seed"
+    found.add_argument("--finalists", type=int, default=3, help=finalists)
+    found.add_argument("--seeds", type=int, default=3, help="trainings of every finalist")
+    add_training_options(found, "runs/search")
+    return found
+
+
+def run(options: Namespace) -> int:
+    """Search, and rank; returns the exit status."""
+    if options.seeds < 1 or options.finalists < 1 or options.reduction < 2:
+        raise ValueError(
+            "--seeds and --finalists must be at least 1 and --reduction at least 2, "
+            f"got {options.seeds}, {options.finalists} and {options.reduction}"
+        )
+    space = design_space(
+        read_count(options.budget, "--budget"),
+        options.channels,
+        options.depths,
+        options.group_widths,
+        num_classes=options.num_classes,
+        **recipe_model_options(options),
+    )
+    # A group of another width would be another design than the one it is called by.
+    candidates = {_name(each): each for each in space.candidates if not each.changes}
+    if not candidates:
+        raise ValueError("no width of --channels is a multiple of one of --group_widths; choose others")
+    print(
+        f"{len(candidates)} candidates of about {space.budget:,} parameters; "
+        f"{len(space.left_out)} choices are far from it, {len(space.candidates) - len(candidates)} have no whole groups"
+    )
+    kept = {key: options[key] for key in ("budget", "channels", "depths", "group_widths", "num_classes", "reduction")}
+    with comparison_folder(options, {"what": "search"} | kept) as folder:
+        try:
+            return _search(options, candidates, folder)
+        except Stopped:
+            print(f"stopped; the same command with --resume goes on in {folder}")
+            return 130
+
+
+def _search(options: Namespace, candidates: dict[str, Candidate], folder: Path) -> int:
+    order = list(candidates)
+    random.Random(0).shuffle(order)
+    study = Study(folder, order, options.reduction)
+    progress, ended = Progress(None), dict[str, list[Trained]]()
+
+    def done(trained: Trained) -> None:
+        name, _, seed = trained.trial.run.name.rpartition(".")
+        ended.setdefault(name, []).append(trained)
+        if seed == "0":
+            study.tell(name, trained)
+        progress.tell(trained)
+
+    # Those of an earlier call are read from their folders.
+    earlier = (_trial(options, name, candidates[name], 0, folder) for name in study.judged)
+    for each in earlier:
+        ended[each.run.name.rpartition(".")[0]] = [study.recall(each)]
+    train_all(_first_round(options, study, candidates, folder), options.jobs, done)
+    ranked = sorted(ended, key=lambda name: _rank(ended[name][0]), reverse=True)
+    finalists = [name for name in ranked if _is_whole(ended[name][0])][: options.finalists]
+    more = [
+        _trial(options, name, candidates[name], seed, folder) for seed in range(1, options.seeds) for name in finalists
+    ]
+    train_all(iter(more), options.jobs, done)
+    size = image_size(options)
+    found = [_summary(candidates[name], ended[name], size) for name in ranked]
+    return _report(found, folder)
+
+
+def _first_round(options: Namespace, study: Study, candidates: dict[str, Candidate], folder: Path) -> Iterator[Trial]:
+    for name in study.waiting():
+        yield _trial(options, name, candidates[name], 0, folder, study)
+
+
+def _trial(
+    options: Namespace, name: str, candidate: Candidate, seed: int, folder: Path, study: Study | None = None
+) -> Trial:
+    config = candidate.config
+    shape = {key: getattr(config, key) for key in ("channels", "depths", "groups")}
+    path = folder / f"{name}.{seed}"
+    is_hopeless = None if study is None else study.judge(name)
+    arguments = fit_arguments(options, path, shape, seed)
+    return Trial(f"{candidate.design}, seed {seed}", path, arguments, options.epochs, is_hopeless)
+
+
+def _name(candidate: Candidate) -> str:
+    return "-".join(map(str, candidate.design.numbers))
+
+
+def _rank(trained: Trained) -> tuple[int, float]:
+    """Those that were let go on come first; among them, accuracy decides."""
+    return len(trained.accuracy), trained.accuracy[-1] if trained.accuracy else 0.0
+
+
+def _is_whole(trained: Trained) -> bool:
+    return trained.problem is None and not trained.is_cut
+
+
+def _summary(candidate: Candidate, trained: list[Trained], size: int) -> SearchedDesign:
+    return SearchedDesign(
+        candidate.design.numbers,
+        candidate.parameters,
+        multiply_adds(candidate.config, size),
+        tuple(each.accuracy for each in trained),
+        tuple(each.seconds for each in trained),
+        trained[0].problem,
+    )
+
+
+def _report(found: list[SearchedDesign], folder: Path) -> int:
+    from internimage.visualization.design.search import search_figure
+
+    found = sorted(found, key=lambda each: (each.epochs, each.mean_accuracy), reverse=True)
+    content = json.dumps([each.to_dict() for each in found], indent=1)
+    (folder / RESULTS_FILE).write_text(content + "\n", encoding="utf-8")
+    search_figure(found).savefig(folder / FIGURE_FILE, dpi=150, facecolor="white")
+    print()
+    print("\n".join(search_table(found)))
+    best: Any = found[0]
+    print(f"\nThe first of them: InternImageConfig.stacked({', '.join(map(str, best.design))})")
+    print(f"{folder / RESULTS_FILE}\n{folder / FIGURE_FILE}")
+    return 0
+
+
+def search_table(found: list[SearchedDesign]) -> list[str]:
+    """Ranks, costs and accuracies as aligned lines."""
+    header = ["C1, C', L1, L3", "parameters", "M multiply-adds", "epochs", "accuracy", "+-", "seeds"]
+    rows = [
+        [
+            ", ".join(map(str, each.design)),
+            f"{each.parameters:,}",
+            f"{each.multiply_adds / 1e6:.1f}",
+            str(each.epochs),
+            f"{each.mean_accuracy:.1%}",
+            "-" if each.spread is None else f"{100 * each.spread:.1f}",
+            str(len(each.accuracy)),
+        ]
+        for each in found
+    ]
+    return table(header, rows)
