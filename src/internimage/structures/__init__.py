@@ -1,6 +1,7 @@
 """Values that travel between rooms: label names, preprocessing, and what a network says of an image."""
 
 from internimage.structures.classification import Classification, Preprocess
+from internimage.structures.design import DesignCost
 from internimage.structures.detection import Detections, Framing, Placement
 from internimage.structures.inspection import ClassActivation, ReceptiveField
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
@@ -18,6 +19,7 @@ __all__ = [
     "ClassActivation",
     "Classification",
     "Colour",
+    "DesignCost",
     "Detections",
     "Framing",
     "LabelMap",
