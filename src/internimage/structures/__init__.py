@@ -2,6 +2,7 @@
 
 from internimage.structures.classification import Classification, Preprocess
 from internimage.structures.comparison import SearchedDesign, TrainedForm
+from internimage.structures.design import DesignCost
 from internimage.structures.detection import Detections, Framing, Placement
 from internimage.structures.inspection import ClassActivation, ReceptiveField
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
@@ -19,6 +20,7 @@ __all__ = [
     "ClassActivation",
     "Classification",
     "Colour",
+    "DesignCost",
     "Detections",
     "Framing",
     "LabelMap",

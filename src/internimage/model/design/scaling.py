@@ -135,7 +135,11 @@ def scale_to(
     if target < 1:
         raise ValueError(f"a budget is at least 1, got {target}")
     designs = _rounded(design_of(base))
-    costs = cache(lambda index: cost(scale(base, designs[index][1]).config))
+
+    @cache
+    def costs(index: int) -> int:
+        return cost(scale(base, designs[index][1]).config)
+
     middle = bisect_left(range(len(designs)), target, key=costs)
     # Where rounding raises L1, L3 may fall: costs are nearly sorted, not quite.
     around = range(max(0, middle - 3), min(len(designs), middle + 3))
