@@ -53,15 +53,15 @@ class Study:
         self._begin()
 
     def _begin(self) -> None:
-        known = self._study.get_trials(deepcopy=False)
-        for each in known:
-            if each.state == self._states.RUNNING:
-                # Of a search that was stopped: its folder has the state, a new trial goes on with it.
-                self._study.tell(each.number, state=self._states.FAIL)
-                self._study.enqueue_trial({_DESIGN: each.params[_DESIGN]})
-        if not known:
-            for design in self._designs:
-                self._study.enqueue_trial({_DESIGN: design})
+        states = self._states
+        for each in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            # Of a search that was stopped: its folder has the state, another trial goes on with it.
+            self._study.tell(each.number, state=states.FAIL)
+        waiting = self._study.get_trials(deepcopy=False, states=(states.WAITING,))
+        placed = {*self.judged, *(each.user_attrs[_DESIGN] for each in waiting)}
+        for design in self._designs:
+            if design not in placed:
+                self._study.enqueue_trial({_DESIGN: design}, user_attrs={_DESIGN: design})
 
     @property
     def judged(self) -> list[str]:

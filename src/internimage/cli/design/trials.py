@@ -26,6 +26,7 @@ from internimage.visualization.curves import METRICS_FILE, read_rows
 SETTINGS_FILE, RESULTS_FILE = "settings.json", "results.json"
 _LOCK_FILE = ".lock"
 _SECONDS_BETWEEN_LOOKS = 0.5
+_FIT = (sys.executable, "-m", "internimage", "fit")
 # Beside what every training is given.
 _GRADIENTS = "internimage.tasks.gradients.GradientNorms"
 
@@ -246,7 +247,7 @@ class _Workers:
         return judge.result((_last_line(said) or f"exit status {status}") if failed else None)
 
     def _start(self, trial: Trial, output: IO[bytes]) -> subprocess.Popen[bytes] | None:
-        command = [sys.executable, "-m", "internimage", "fit", *trial.arguments]
+        command = [*_FIT, *trial.arguments]
         environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
         with self._lock:
             if self.is_stopped:
