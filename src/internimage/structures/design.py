@@ -17,7 +17,8 @@ class DesignCost:
         activation_bytes: kept for the backward pass, for one image, by the operators that a CPU runs here.
         plain_activation_bytes: the same by PyTorch's own operators.
         latency_samples_ms: milliseconds per batch, one for each round; none if it was not timed.
-        note: what is not by the rules, or "".
+        note: what of its groups is not by the rules, or "".
+        is_least: a budget asked for less depth than the rules allow; this is the least, above the budget.
 
     >>> DesignCost((64, 16, 4, 18), 3, 2, 1, 1, (5.0, 9.0, 4.0)).latency_ms
     5.0
@@ -30,6 +31,7 @@ class DesignCost:
     plain_activation_bytes: int
     latency_samples_ms: tuple[float, ...] = ()
     note: str = ""
+    is_least: bool = False
 
     @property
     def latency_ms(self) -> float | None:

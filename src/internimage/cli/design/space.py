@@ -32,7 +32,6 @@ from internimage.model.design.stacking import (
     GROUP_WIDTHS,
     NEAR,
     ORIGIN,
-    Candidate,
     Space,
     design_space,
 )
@@ -97,27 +96,32 @@ def space_table(costs: Sequence[DesignCost], batch: int = 1) -> tuple[list[str],
     """Header and rows, for a terminal and for pages; the paper's choice has a star."""
     is_timed = any(each.latency_samples_ms for each in costs)
     header = ["C1, C', L1, L3", "parameters", "multiply-adds, G", "kept, MiB", "plainly, MiB"]
-    header += [f"latency of {batch}, ms"] if is_timed else []
-    header += ["not by the rules"] if any(each.note for each in costs) else []
+    header += [f"latency of {batch}, ms", "fastest"] if is_timed else []
+    notes = ["; ".join(filter(None, (each.note, "L3 = L1 is least" * each.is_least))) for each in costs]
+    header += ["not as asked"] if any(notes) else []
     rows: list[list[str]] = []
-    for each in costs:
+    for each, note in zip(costs, notes, strict=True):
         star = " *" if each.numbers == ORIGIN.numbers else ""
         row = [", ".join(map(str, each.numbers)) + star, f"{each.parameters:,}", f"{each.multiply_adds / 1e9:.3g}"]
-        row += [f"{count / _MIB:.3g}" for count in (each.activation_bytes, each.plain_activation_bytes)]
-        row += ["" if each.latency_ms is None else f"{each.latency_ms:.3g}"] if is_timed else []
-        row += [each.note] if header[-1] == "not by the rules" else []
-        rows.append(row)
+        row += [_digits(count / _MIB) for count in (each.activation_bytes, each.plain_activation_bytes)]
+        if each.latency_ms is not None:
+            row += [_digits(each.latency_ms), _digits(min(each.latency_samples_ms))]
+        rows.append(row + [note] * any(notes))
     return header, rows
+
+
+def _digits(value: float) -> str:
+    """Three digits without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def space_summary(space: Space) -> list[str]:
     """What to know of the table, in sentences."""
-    count = len(space.candidates)
     lines = [
-        f"{count} candidates near {in_units(space.budget)} parameters: {space.num_exact} have whole groups by G = C / C' as "
-        f"it is written, {space.num_on_budget} get within half a block of the budget with L1 <= L3.",
-        "kept: bytes that one image leaves for the backward pass, in float32, by the operators of a CPU here; plainly: "
-        "by PyTorch's own.",
+        f"{len(space.candidates)} candidates near {in_units(space.budget)} parameters: {space.num_exact} have whole groups "
+        f"by G = C / C' as it is written; {space.num_on_budget} come within half a block of the budget with L1 <= L3.",
+        "kept: what one image leaves for the backward pass in float32, by the operators of a CPU here; plainly: by "
+        "PyTorch's own.",
     ]
     if any(each.design == ORIGIN for each in space.candidates):
         lines.insert(1, "* is the paper's choice, InternImage-T.")
@@ -140,13 +144,9 @@ def _counted(space: Space, size: int) -> Iterator[DesignCost]:
             multiply_adds(each.config, size),
             activation_bytes(each.config, size),
             activation_bytes(each.config, size, device="meta"),
-            note=_note(each),
+            note=each.changes,
+            is_least=each.is_least,
         )
-
-
-def _note(candidate: Candidate) -> str:
-    least = "L3 = L1 is the least, and above the budget" if candidate.is_least else ""
-    return "; ".join(filter(None, (candidate.changes, least)))
 
 
 def _timed(space: Space, costs: Iterator[DesignCost], options: Namespace) -> list[DesignCost]:

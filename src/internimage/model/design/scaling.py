@@ -77,10 +77,18 @@ class Comparison:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """Which of the four numbers the rule gives otherwise, with both, such as "C1 112, not 128"."""
-        names = ("C1", "C'", "L1", "L3")
-        pairs = zip(names, self.design.numbers, self.ruled.design.numbers, strict=True)
-        return tuple(f"{name} {own}, not {ruled}" for name, own, ruled in pairs if own != ruled)
+        """Which of the four numbers the rule gives otherwise."""
+        return differences(self.design, self.ruled.design)
+
+
+def differences(design: Design, other: Design) -> tuple[str, ...]:
+    """Which of the four numbers are others, with both.
+
+    >>> differences(Design(64, 16, 4, 18), Design(64, 16, 4, 20))
+    ('L3 18, not 20',)
+    """
+    pairs = zip(("C1", "C'", "L1", "L3"), design.numbers, other.numbers, strict=True)
+    return tuple(f"{name} {own}, not {another}" for name, own, another in pairs if own != another)
 
 
 def design_of(config: InternImageConfig) -> Design:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import hypot
 from typing import TYPE_CHECKING, Any
 
 from internimage.structures import DesignCost
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # By C1, and by C': told apart without colours as well, by the lines and the legend's order.
 _COLOURS = (BLUE, AMBER, RIGHT, WRONG, GREY)
 _MARKS = ("o", "s", "D", "^", "v")
-_POINT = 13.0
+_POINT = 11.5
 _MIB = 2**20
 
 
@@ -63,47 +64,70 @@ def design_space_figure(
         for width, colour in zip(widths, _COLOURS, strict=False):
             for group_width, mark in zip(group_widths, _MARKS, strict=False):
                 chosen = [each for each in costs if each.numbers[:2] == (width, group_width)]
-                _draw(axes, sorted(chosen, key=lambda each: each.numbers[2]), value, colour, mark)
-        for each in costs:
-            if each.numbers == marked:
-                _point_at(axes, each, value(each))
+                # The marked design lies above others.
+                for above, some in enumerate(
+                    (
+                        [each for each in chosen if each.numbers != marked],
+                        [each for each in chosen if each.numbers == marked],
+                    )
+                ):
+                    _draw(axes, some, value, (colour, mark), 3 + above)
+                _join(axes, chosen, value, colour)
         quiet_axes(axes, title)
         unit = 1e9 if max(each.multiply_adds for each in costs) >= 1e9 else 1e6
         axes.xaxis.set_major_formatter(lambda x, _, unit=unit: f"{x / unit:g}")
         axes.set_xlabel(f"multiply-adds of one image, {'billions' if unit == 1e9 else 'millions'}")
         axes.grid(color=LINE, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.margins(0.08)
-    _explain(figure, widths, group_widths, any(each.note for each in costs))
+        axes.margins(0.1)
+        places = [(each.multiply_adds, value(each)) for each in costs]
+        for each, place in zip(costs, places, strict=True):
+            if each.numbers == marked:
+                _point_at(axes, str(marked), place, places)
+    _explain(figure, widths, group_widths, any(each.note or each.is_least for each in costs))
     return figure
 
 
+def _join(axes: Axes, costs: Sequence[DesignCost], value: Callable[[DesignCost], float], colour: str) -> None:
+    joined = sorted((each for each in costs if not each.is_least), key=lambda each: each.numbers[2])
+    x, y = [each.multiply_adds for each in joined], [value(each) for each in joined]
+    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.4, zorder=2)
+
+
 def _draw(
-    axes: Axes, costs: Sequence[DesignCost], value: Callable[[DesignCost], float], colour: str, mark: str
+    axes: Axes, costs: Sequence[DesignCost], value: Callable[[DesignCost], float], look: tuple[str, str], above: int
 ) -> None:
-    x, y = [each.multiply_adds for each in costs], [value(each) for each in costs]
-    axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.45, zorder=2)
-    for each, across, up in zip(costs, x, y, strict=True):
-        inside, text = (PAPER, colour) if each.note else (colour, PAPER)
-        look: dict[str, Any] = {"markerfacecolor": inside, "markeredgecolor": colour, "markeredgewidth": 1.3}
-        axes.plot([across], [up], linestyle="none", marker=mark, markersize=_POINT, zorder=3, **look)
-        axes.annotate(
-            str(each.numbers[2]), (across, up), ha="center", va="center_baseline", fontsize=8, color=text, zorder=4
-        )
+    colour, mark = look
+    for each in costs:
+        place = each.multiply_adds, value(each)
+        is_hollow = bool(each.note) or each.is_least
+        inside, text, edge = (PAPER, colour, colour) if is_hollow else (colour, PAPER, PAPER)
+        colours: dict[str, Any] = {"markerfacecolor": inside, "markeredgecolor": edge, "markeredgewidth": 1.2}
+        axes.plot([place[0]], [place[1]], linestyle="none", marker=mark, markersize=_POINT, zorder=above, **colours)
+        number = str(each.numbers[2])
+        axes.annotate(number, place, ha="center", va="center_baseline", fontsize=8, color=text, zorder=above + 0.5)
 
 
-def _point_at(axes: Axes, each: DesignCost, up: float) -> None:
-    look: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.6}
-    axes.plot([each.multiply_adds], [up], linestyle="none", marker="o", markersize=_POINT + 8, zorder=5, **look)
+def _point_at(axes: Axes, text: str, place: tuple[float, float], others: Sequence[tuple[float, float]]) -> None:
+    """A ring, and the text in whichever corner has the most room."""
+    look: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.5}
+    axes.plot(*([each] for each in place), linestyle="none", marker="o", markersize=_POINT + 8, zorder=5, **look)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    shares = [((x - left) / (right - left), (y - low) / (high - low)) for x, y in others]
+    corners = [(x, y) for x in (0.14, 0.86) for y in (0.93, 0.07)]
+    corner = max(corners, key=lambda each: min(hypot(each[0] - x, each[1] - y) for x, y in shares))
     axes.annotate(
-        str(each.numbers),
-        (each.multiply_adds, up),
-        xytext=(14, -20),
-        textcoords="offset points",
+        text,
+        place,
+        xytext=corner,
+        textcoords="axes fraction",
+        ha="center",
+        va="center",
         fontsize=10,
         fontweight="bold",
         color=INK,
-        zorder=6,
+        arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.9, "shrinkB": 10},
+        zorder=1.5,
     )
 
 
