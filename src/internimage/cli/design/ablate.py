@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from internimage.cli.design.options import accuracy_in_words, describe_run
+from internimage.cli.design.results import print_table, results_page, write_results
 from internimage.cli.design.trials import (
-    RESULTS_FILE,
     Progress,
     Stopped,
     Trained,
@@ -23,12 +23,11 @@ from internimage.cli.design.trials import (
     recipe_model_options,
     train_all,
 )
-from internimage.cli.tables import table
 from internimage.model import InternImageConfig
 from internimage.model.design.cost import activation_bytes, parameter_count
 from internimage.structures import TrainedForm
 
-FIGURE_FILE = "ablation.png"
+_STEM = "ablation"
 # Name -> what differs from the paper's layer. Each row undoes one change, the last one all of them.
 FORMS: dict[str, dict[str, Any]] = {
     "DCNv3": {},
@@ -79,7 +78,7 @@ def run(options: Namespace) -> int:
             return 130
         size = image_size(options)
         forms = [_form(name, replace(base, **FORMS[name]), size, folder, ended) for name in options.forms]
-        return _report(forms, folder)
+        return _report(options, forms, folder)
 
 
 def _trials(options: Namespace, base: InternImageConfig, folder: Path) -> Iterator[Trial]:
@@ -113,37 +112,27 @@ def _form(name: str, config: InternImageConfig, size: int, folder: Path, ended: 
     )
 
 
-def _report(forms: list[TrainedForm], folder: Path) -> int:
+def _report(options: Namespace, forms: list[TrainedForm], folder: Path) -> int:
     from internimage.visualization.design.ablation import ablation_figure
 
-    content = json.dumps([each.to_dict() for each in forms])
-    (folder / RESULTS_FILE).write_text(content + "\n", encoding="utf-8")
-    ablation_figure(forms).savefig(folder / FIGURE_FILE, dpi=150, facecolor="white")
-    print()
-    print("\n".join(ablation_table(forms)))
-    print(f"\n{folder / RESULTS_FILE}\n{folder / FIGURE_FILE}")
+    facts = describe_run("ablate", options)
+    header, rows = ablation_table(forms)
+    notes = ablation_notes(forms)
+    print_table(header, rows, notes)
+    files = [folder / f"{_STEM}.{suffix}" for suffix in ("md", "json", "png")]
+    content = {"facts": facts, "forms": [each.to_dict() for each in forms]}
+    page = results_page("From DCNv2 to DCNv3", facts, notes, header, rows)
+    write_results(files, page, content, ablation_figure(forms))
     return 0
 
 
-def ablation_table(forms: list[TrainedForm]) -> list[str]:
-    """What each form cost and reached, as aligned lines."""
-    header = [
-        "form",
-        "accuracy",
-        "+-",
-        "seeds",
-        "parameters",
-        "KiB/image",
-        "gradient",
-        "p99/median",
-        "seconds",
-    ]
+def ablation_table(forms: Sequence[TrainedForm]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what each form cost and reached."""
+    header = ["form", "accuracy", "parameters", "kept, KiB", "gradient", "99% / median", "s per training"]
     rows = [
         [
             each.name,
-            f"{each.mean_accuracy:.1%}",
-            "-" if each.spread is None else f"{100 * each.spread:.1f}",
-            str(len(each.final)),
+            accuracy_in_words(each.mean_accuracy, each.spread),
             f"{each.parameters:,}",
             f"{each.activation_bytes / 1024:,.0f}",
             f"{each.typical_gradient:.2f}",
@@ -152,5 +141,16 @@ def ablation_table(forms: list[TrainedForm]) -> list[str]:
         ]
         for each in forms
     ]
-    ended_early = [f"{each.name}: {problem}" for each in forms for problem in each.problems if problem is not None]
-    return [*table(header, rows), *ended_early]
+    return header, rows
+
+
+def ablation_notes(forms: Sequence[TrainedForm]) -> list[str]:
+    """What to know of the table, in sentences."""
+    seeds = len(forms[0].final)
+    notes = [
+        f"accuracy: of the validation images after the last epoch, mean of {seeds} seeds"
+        f"{' and their standard deviation' if seeds > 1 else ''}.",
+        "kept: bytes that one image leaves for the backward pass, in float32, by PyTorch's own operators.",
+        "gradient: median norm of all gradients before clipping; 99% / median: how far the largest stand out.",
+    ]
+    return notes + [f"{each.name} failed: {problem}." for each in forms for problem in each.problems if problem]

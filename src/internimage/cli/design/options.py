@@ -114,6 +114,15 @@ def describe_run(question: str, options: Namespace) -> dict[str, str]:
     }
 
 
+def accuracy_in_words(mean: float, spread: float | None) -> str:
+    """An accuracy in percent, with the standard deviation of its seeds if there are several.
+
+    >>> accuracy_in_words(0.4512, 0.012), accuracy_in_words(0.5, None)
+    ('45.1 ± 1.2%', '50.0%')
+    """
+    return f"{100 * mean:.1f}%" if spread is None else f"{100 * mean:.1f} ± {100 * spread:.1f}%"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table for a page: the first column to the left, the others to the right.
 

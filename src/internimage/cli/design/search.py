@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from internimage.cli.design.options import read_count
+from internimage.cli.design.options import accuracy_in_words, describe_run, read_count
+from internimage.cli.design.results import print_table, results_page, write_results
 from internimage.cli.design.study import Study
 from internimage.cli.design.trials import (
-    RESULTS_FILE,
     Progress,
     Stopped,
     Trained,
@@ -25,12 +23,11 @@ from internimage.cli.design.trials import (
     recipe_model_options,
     train_all,
 )
-from internimage.cli.tables import table
 from internimage.model.design.cost import multiply_adds
 from internimage.model.design.stacking import Candidate, design_space
 from internimage.structures import SearchedDesign
 
-FIGURE_FILE = "search.png"
+_STEM = "search"
 _BUDGET = "0.5M"
 
 
@@ -74,8 +71,9 @@ def run(options: Namespace) -> int:
     if not candidates:
         raise ValueError("no width of --channels is a multiple of one of --group_widths; choose others")
     print(
-        f"{len(candidates)} candidates of about {space.budget:,} parameters; "
-        f"{len(space.left_out)} choices are far from it, {len(space.candidates) - len(candidates)} have no whole groups"
+        f"{len(candidates)} candidates of about {space.budget:,} parameters; choices left out: "
+        f"{len(space.left_out)} far from it, {len(space.candidates) - len(candidates)} without whole groups",
+        flush=True,
     )
     kept = {key: options[key] for key in ("budget", "channels", "depths", "group_widths", "num_classes", "reduction")}
     with comparison_folder(options, {"what": "search"} | kept) as folder:
@@ -112,7 +110,7 @@ def _search(options: Namespace, candidates: dict[str, Candidate], folder: Path) 
     train_all(iter(more), options.jobs, done)
     size = image_size(options)
     found = [_summary(candidates[name], ended[name], size) for name in ranked]
-    return _report(found, folder)
+    return _report(options, found, folder)
 
 
 def _first_round(options: Namespace, study: Study, candidates: dict[str, Candidate], folder: Path) -> Iterator[Trial]:
@@ -155,34 +153,37 @@ def _summary(candidate: Candidate, trained: list[Trained], size: int) -> Searche
     )
 
 
-def _report(found: list[SearchedDesign], folder: Path) -> int:
+def _report(options: Namespace, found: list[SearchedDesign], folder: Path) -> int:
     from internimage.visualization.design.search import search_figure
 
     found = sorted(found, key=lambda each: (each.epochs, each.mean_accuracy), reverse=True)
-    content = json.dumps([each.to_dict() for each in found], indent=1)
-    (folder / RESULTS_FILE).write_text(content + "\n", encoding="utf-8")
-    search_figure(found).savefig(folder / FIGURE_FILE, dpi=150, facecolor="white")
-    print()
-    print("\n".join(search_table(found)))
-    best: Any = found[0]
-    print(f"\nThe first of them: InternImageConfig.stacked({', '.join(map(str, best.design))})")
-    print(f"{folder / RESULTS_FILE}\n{folder / FIGURE_FILE}")
+    facts = describe_run("search", options)
+    header, rows = search_table(found)
+    notes = [
+        "accuracy: of the validation images after the last epoch; of several seeds the mean and standard deviation.",
+        f"The first one: InternImageConfig.stacked({', '.join(map(str, found[0].design))}).",
+        *(f"{each.design} failed: {each.problem}." for each in found if each.problem is not None),
+    ]
+    print_table(header, rows, notes)
+    files = [folder / f"{_STEM}.{suffix}" for suffix in ("md", "json", "png")]
+    content = {"facts": facts, "designs": [each.to_dict() for each in found]}
+    page = results_page(f"A search among designs of {options.budget} parameters", facts, notes, header, rows)
+    write_results(files, page, content, search_figure(found))
     return 0
 
 
-def search_table(found: list[SearchedDesign]) -> list[str]:
-    """Ranks, costs and accuracies as aligned lines."""
-    header = ["C1, C', L1, L3", "parameters", "M multiply-adds", "epochs", "accuracy", "+-", "seeds"]
+def search_table(found: Sequence[SearchedDesign]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of ranks, costs and accuracies."""
+    header = ["C1, C', L1, L3", "parameters", "multiply-adds, M", "epochs", "seeds", "accuracy"]
     rows = [
         [
             ", ".join(map(str, each.design)),
             f"{each.parameters:,}",
             f"{each.multiply_adds / 1e6:.1f}",
             str(each.epochs),
-            f"{each.mean_accuracy:.1%}",
-            "-" if each.spread is None else f"{100 * each.spread:.1f}",
             str(len(each.accuracy)),
+            accuracy_in_words(each.mean_accuracy, each.spread),
         ]
         for each in found
     ]
-    return table(header, rows)
+    return header, rows

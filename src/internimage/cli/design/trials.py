@@ -23,7 +23,7 @@ from jsonargparse import ArgumentParser, Namespace
 from internimage.cli.configs import find_config, settings_in
 from internimage.visualization.curves import METRICS_FILE, read_rows
 
-SETTINGS_FILE, RESULTS_FILE = "settings.json", "results.json"
+SETTINGS_FILE = "settings.json"
 _LOCK_FILE = ".lock"
 _SECONDS_BETWEEN_LOOKS = 0.5
 _FIT = (sys.executable, "-m", "internimage", "fit")
