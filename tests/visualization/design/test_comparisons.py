@@ -28,8 +28,8 @@ def test_ablation() -> None:
         pytest.approx([0.3, 0.6]),
         pytest.approx([0.2, 0.2, 0.3]),
     ]
-    low, high = (left.collections[0].get_paths()[0].vertices[:, 1].__getattribute__(end)() for end in ("min", "max"))
-    assert (low, high) == (0.2, 0.8)
+    band = left.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (0.2, 0.8)
     ours, other = right.get_lines()
     assert list(ours.get_ydata()) == [2.0] * 40
     assert list(ours.get_xdata()) == list(range(2, 81, 2))
