@@ -76,7 +76,7 @@ def test_spaces_that_are_none() -> None:
         design_space(channels=[63])
     with pytest.raises(ValueError, match="at least one channel, got group width 0"):
         design_space(group_widths=[0])
-    with pytest.raises(ValueError, match=r"1 <= depth_outer .* got 0 and 0; the nearest legal .* \(48, 48, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"1 <= depth_outer .* got 0 and 0; the nearest legal .* \(48, 16, 1, 1\)"):
         design_space(depths=[0])
 
 
