@@ -85,7 +85,7 @@ def test_scale_beside_the_paper(program: Program) -> None:
         ((), "choose one of --phi, --params, --flops and --paper"),
         (("--phi", 1, "--params", "1M"), "choose one of"),
         (("--params", "100"), "within 25% of 100; the nearest legal ones (C1, C', L1, L3) are (16, 16, 1, 1)"),
-        (("--phi", "nan"), "phi must be a number from -40 to 40"),
+        (("--phi", 41), "phi must be a number from -40 to 40, got 41"),
         (("--base", "g", "--phi", 1), "the nearest legal (C1, C', L1, L3): (512, 32, 2, 48)"),
         (("--base", "z", "--phi", 1), "unknown model 'z'"),
     ],
