@@ -118,8 +118,9 @@ def _digits(value: float) -> str:
 def space_summary(space: Space) -> list[str]:
     """What to know of the table, in sentences."""
     lines = [
-        f"{len(space.candidates)} candidates near {in_units(space.budget)} parameters: {space.num_exact} have whole groups "
-        f"by G = C / C' as it is written; {space.num_on_budget} come within half a block of the budget with L1 <= L3.",
+        f"{len(space.candidates)} candidates near {in_units(space.budget)} parameters. {space.num_exact} have whole "
+        f"groups by G = C / C' as it is written; {space.num_on_budget} come within half a block of the budget with "
+        "L1 <= L3.",
         "kept: what one image leaves for the backward pass in float32, by the operators of a CPU here; plainly: by "
         "PyTorch's own.",
     ]

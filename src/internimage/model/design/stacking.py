@@ -76,8 +76,9 @@ class Design:
             groups.append(nearest_groups(width, self.group_width))
             if width != groups[-1] * self.group_width:
                 changes.append(f"stage {stage + 1}: {groups[-1]} groups of {width // groups[-1]}")
-        # Width and depths are checked as every network's; one group always divides.
-        legal = Design(self.channels, self.channels, self.depth_outer, self.depth_inner).config(**settings)
+        # Width and depths are checked as every network's, with a group width that divides.
+        divides = 1 if self.channels % 2 else self.channels // groups[0]
+        legal = Design(self.channels, divides, self.depth_outer, self.depth_inner).config(**settings)
         return replace(legal, groups=tuple(groups)), ", ".join(changes)
 
 

@@ -65,13 +65,8 @@ def design_space_figure(
             for group_width, mark in zip(group_widths, _MARKS, strict=False):
                 chosen = [each for each in costs if each.numbers[:2] == (width, group_width)]
                 # The marked design lies above others.
-                for above, some in enumerate(
-                    (
-                        [each for each in chosen if each.numbers != marked],
-                        [each for each in chosen if each.numbers == marked],
-                    )
-                ):
-                    _draw(axes, some, value, (colour, mark), 3 + above)
+                _draw(axes, [each for each in chosen if each.numbers != marked], value, (colour, mark), 3)
+                _draw(axes, [each for each in chosen if each.numbers == marked], value, (colour, mark), 4)
                 _join(axes, chosen, value, colour)
         quiet_axes(axes, title)
         unit = 1e9 if max(each.multiply_adds for each in costs) >= 1e9 else 1e6
