@@ -1,5 +1,7 @@
 """Pages made of the code's tables: cards of released weights, recipes, names of weights. ``python docs/tables.py``.
 
+`design_tables.py` makes the tables of a page that is otherwise written by hand.
+
 `tests/documentation/test_tables.py` says when the pages are older than the code.
 """
 
@@ -10,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import fill
 
+import design_tables
 import torch
 
 from internimage.cli.configs import shipped_configs
@@ -172,7 +175,12 @@ def weight_names() -> str:
 
 def pages() -> dict[str, str]:
     """Path below docs/ -> text of every page that is made here."""
-    return {**weight_cards(), "migrate/recipes.md": recipes(), "migrate/weight_names.md": weight_names()}
+    return {
+        **weight_cards(),
+        "migrate/recipes.md": recipes(),
+        "migrate/weight_names.md": weight_names(),
+        design_tables.PAGE: design_tables.design_space_page(),
+    }
 
 
 def _names(rows: Iterable[tuple[str, str]], theirs: str) -> str:

@@ -42,6 +42,7 @@ SMALL_STEPS = "--model.init_args.optimizer.warmup_steps 1 --data.init_args.batch
 _WITHIN = "--data.init_args.num_workers 0"
 FEW = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1"
 _FROM_FEMTO = "--model.init_args.model internimage_femto --model.init_args.pretrained weights/femto.safetensors"
+_ONE_EPOCH = "--epochs 1 --fit model.init_args.optimizer.warmup_epochs=0 data.init_args.batch_size=4"
 _AGAIN = "the page offers it in place of the command before, and that one has written there"
 
 SHORTER = (
@@ -84,6 +85,16 @@ SHORTER = (
         _AGAIN,
     ),
     Shorter(r"flowers.pt2 --format package", "--overwrite", _AGAIN),
+    Shorter(
+        r"^internimage design space",
+        "--budget 0.5M --channels 16 --depths 1 --group_widths 8 --num_classes 10 --size 32 --repeats 1",
+        "thirty networks of 30 million parameters",
+    ),
+    Shorter(r"^internimage design (search|ablate)", f"--config smoke/classification {_ONE_EPOCH} --seeds 1", "an hour"),
+    Shorter(
+        r"^internimage design search", "--budget 150K --channels 8 --depths 1 --group_widths 8 --finalists 1", "the same"
+    ),
+    Shorter(r"^internimage design ablate", "--forms DCNv3 --design 8 4 1 1", "the same"),
     Shorter(r"fit --run runs/streets --resume", "--trainer.max_epochs 2", "there is one epoch to go"),
     Shorter(r"fit .*--run runs/streets --auto_resume", "--trainer.max_epochs 3", "the same, after that"),
 )
@@ -111,6 +122,7 @@ SLOW = (
     Elsewhere(r"--trainer\.devices 2", "two processes that import everything on one core"),
     Elsewhere(r"--format package", "a compiler, for a minute"),
     Elsewhere(r"--int8|--half$|--features", "another export of the same run; tests/export has short ones"),
+    Elsewhere(r"^internimage design (search|ablate)", "trainings; tests/cli/design has shorter ones"),
     Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", _CARD),
     Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", "docs/first_ten_minutes.md"),
     Elsewhere(r"^internimage (fit|export)", "commands of the guides", "docs/faq.md"),

@@ -17,5 +17,10 @@ def module_in_docs(name: str) -> ModuleType:
     module = module_from_spec(spec)
     # Where dataclasses look for the module that they are in.
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    # As the interpreter does for a script: it may import its neighbours.
+    sys.path.insert(0, str(REPOSITORY / "docs"))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(REPOSITORY / "docs"))
     return module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jsonargparse import ArgumentParser, Namespace
 
 from internimage.cli.tables import table
@@ -28,18 +30,18 @@ def run(options: Namespace) -> int:
     config = InternImageConfig.from_variant(options.variant)
     savings = count_savings(config, options.size)
     print(f"{describe_variant(config)}, one image of {options.size} x {options.size} pixels, float32\n")
-    print("\n".join(savings_table(savings)))
+    print("\n".join(table(*savings_table(savings))))
     print(f"\nThe paper says of H: {PAPER_PARAMETERS}% of the parameters and {PAPER_MEMORY}% of the memory.")
     return 0
 
 
-def savings_table(savings: list[Saving]) -> list[str]:
-    """Every way to count as aligned lines."""
+def savings_table(savings: Sequence[Saving]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one for every way to count."""
     rows = [
         [f"{each.unit if each.unit == 'parameters' else 'MiB'}: {each.what}", *_numbers(each), f"{each.percent:.1f}%"]
         for each in savings
     ]
-    return table(["counted", "shared", "own weights", "saved"], rows)
+    return ["counted", "shared", "own weights", "saved"], rows
 
 
 def _numbers(saving: Saving) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
@@ -152,7 +153,10 @@ def comparison_folder(options: Namespace, settings: Mapping[str, Any]) -> Iterat
 
     Raises:
         ValueError: bad options, the folder holds another comparison, or somebody works in it.
+        ImportError: what trains is not installed.
     """
+    if find_spec("lightning") is None:
+        raise ImportError("trainings need Lightning: pip install 'internimage-torch[design]'")
     if options.epochs < 1 or (options.jobs is not None and options.jobs < 1):
         raise ValueError(f"--epochs and --jobs must be at least 1, got {options.epochs} and {options.jobs}")
     if wrong := [each for each in options.fit if "=" not in each or each.startswith("-")]:
