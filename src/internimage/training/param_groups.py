@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from internimage.model import DCNv3
+from internimage.model import DCNv3, DCNv4
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _EXTRA_NORM = re.compile(r"stages\.(\d+)\.post_norms\.(\d+)\.")
@@ -43,8 +43,8 @@ def param_groups(
         layer_decay: in (0, 1]; 1 switches it off.
         dense: the released detectors' and segmenters' rule: only what is no backbone learns at ``lr``, the last block
             at ``lr * r``, the stem one step below the first block.
-        offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` that predict offsets (and centre
-            gates), whatever the network calls it.
+        offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` and `DCNv4` that predict offsets
+            (with them centre gates, and DCNv4's modulations), whatever the network calls it.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``names``, fastest first.
@@ -75,9 +75,13 @@ def param_groups(
 
 def _offset_parameters(model: nn.Module) -> set[int]:
     """Identities of what the recipes slow down: where a layer looks, and the gate that replaces looking."""
-    layers = [module for module in model.modules() if isinstance(module, DCNv3)]
-    parts = [part for layer in layers for part in (layer.offset, layer.center_scale) if part is not None]
-    return {id(parameter) for part in parts for parameter in part.parameters()}
+    parts: list[nn.Module | None] = []
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            parts += [module.offset, module.center_scale]
+        elif isinstance(module, DCNv4):
+            parts += [module.offset_mask, module.offset_mask_dw]
+    return {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
 
 
 def blocks_after(name: str, depths: Sequence[int]) -> int:

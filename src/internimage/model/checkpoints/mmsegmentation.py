@@ -21,6 +21,7 @@ from internimage.model.checkpoints.mmcv_configuration import (
     tested_size,
     tested_steps,
 )
+from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_BACKBONE
 from internimage.structures import Colour, LabelMap, Viewing
 
 log = logging.getLogger(__name__)
@@ -235,9 +236,10 @@ def configuration_of(backbone: Mapping[str, Any], head: Head, settings: Mapping[
         settings: of `SegmenterConfig`, by name.
         viewing: how a picture is shown.
     """
+    kind = FLASH_BACKBONE if backbone.get("core_op") == DCNV4 else "InternImage"
     model: dict[str, Any] = {
         "type": _FIXED_HEAD[head]["model.type"],
-        "backbone": {"type": "InternImage", **backbone, "out_indices": (0, 1, 2, 3)},
+        "backbone": {"type": kind, **backbone, "out_indices": (0, 1, 2, 3)},
         "decode_head": {"type": _FIXED_HEAD[head][_HEAD + "type"], "align_corners": False},
         "test_cfg": {"mode": "whole"},
     }
