@@ -15,7 +15,7 @@ import torch
 from internimage.cli.configs import shipped_configs
 from internimage.model import InternImageConfig, create_model
 from internimage.model.checkpoints import convert, detectors, segmenters
-from internimage.model.config import _OFFICIAL_FIELDS
+from internimage.model.checkpoints.official_arguments import FIELDS, FLASH_FIELDS
 from internimage.model.weights import DETECTORS, SEGMENTERS, SHIPPED, WEIGHTS, Weights
 
 DOCS = Path(__file__).resolve().parent
@@ -132,12 +132,13 @@ def recipes() -> str:
         head = " ".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines()[:8])
         if sources := [found for found in _RECIPE.findall(head) if not found.endswith("without_lr_decay")]:
             rows.append((f"`{sources[0]}`", f"`{name.rpartition('/')[2]}`"))
-    arguments = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in _OFFICIAL_FIELDS.items()]
+    arguments = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in (FIELDS | FLASH_FIELDS).items()]
     arguments += [
         ("`act_layer`", "`activation`, in small letters"),
         ("`use_clip_projector`", '`head="clip"`'),
         ("`level2_post_norm`, `level2_post_norm_block_ids`", "`level2_post_norm_blocks`"),
-        ("`core_op`, `norm_layer`", "none: DCNv3 and LN"),
+        ("`core_op`", "`core` and `normalize`: DCNv3, and DCNv4 of FlashInternImage"),
+        ("`norm_layer`", "none: LN"),
     ]
     return _page(
         "Configurations and arguments",

@@ -76,6 +76,15 @@ def short_name(name: str) -> str:
     )
 
 
+def letter_of(name: str) -> str:
+    """The size of a variant, with either operator.
+
+    >>> letter_of("internimage_xl"), letter_of("flash_t")
+    ('xl', 't')
+    """
+    return short_name(name).removeprefix(_FLASH)
+
+
 def variant_config(name: str) -> InternImageConfig:
     """The architecture of a name from `list_models`, with or without ``internimage_`` in it."""
     short = short_name(name)
@@ -95,7 +104,7 @@ def describe_variant(config: InternImageConfig) -> str:
     for short in _STACKED:
         known = variant_config(short)
         if architecture_of(known) == architecture_of(config):
-            letter = short if short in OURS else short.removeprefix(_FLASH).upper()
+            letter = short if short in OURS else letter_of(short).upper()
             return f"{family}-{letter} ({numbers})"
     return f"{'a' if config.core == 'dcnv4' else 'an'} {family} of {numbers}"
 

@@ -1,6 +1,7 @@
 """Which parameter learns how fast, and which decays.
 
-Source: ``lr_decay_keywords`` and ``set_weight_decay_and_lr`` of the released code (classification, 31c962d).
+Source: ``lr_decay_keywords`` and ``set_weight_decay_and_lr`` of the released code (classification, 31c962d; for DCNv4
+4b848f7).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def param_groups(
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    offsets = _offset_parameters(model)
+    offsets = _offset_parameters(model, dense)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -73,14 +74,17 @@ def param_groups(
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
-def _offset_parameters(model: nn.Module) -> set[int]:
-    """Identities of what the recipes slow down: where a layer looks, and the gate that replaces looking."""
+def _offset_parameters(model: nn.Module, dense: bool) -> set[int]:
+    """Identities of what the recipes slow down: where a layer looks, and the gate that replaces looking.
+
+    Of DCNv4 the released detectors' rule spares the depth-wise convolution, the classifiers' does not.
+    """
     parts: list[nn.Module | None] = []
     for module in model.modules():
         if isinstance(module, DCNv3):
             parts += [module.offset, module.center_scale]
         elif isinstance(module, DCNv4):
-            parts += [module.offset_mask, module.offset_mask_dw]
+            parts += [module.offset_mask, None if dense else module.offset_mask_dw]
     return {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
 
 

@@ -82,6 +82,7 @@ _FIXED_HEAD: dict[Head, dict[str, Any]] = {
         _PIXELS + "positional_encoding.normalize": True,
         _ENCODER + "attn_cfgs.num_levels": 3,
         _ENCODER + "attn_cfgs.num_points": 4,
+        _ENCODER + "attn_cfgs.use_softmax": True,
         _ENCODER + "ffn_cfgs.act_cfg.type": "ReLU",
         _ENCODER + "operation_order": ["self_attn", "norm", "ffn", "norm"],
         _DECODER + "ffn_cfgs.act_cfg.type": "ReLU",
