@@ -1,4 +1,4 @@
-"""Files of FlashInternImage: what its configurations say, its detectors' pyramid, and plain words where nothing fits."""
+"""Files of FlashInternImage: what its configurations say, its detectors' pyramid, plain words where nothing fits."""
 
 from __future__ import annotations
 

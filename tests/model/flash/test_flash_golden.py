@@ -1,4 +1,4 @@
-"""FlashInternImage against the released code beyond maps and logits: odd sizes, and what its first layer says inside."""
+"""FlashInternImage against the released code beyond maps and logits: odd sizes, and what its first layer says."""
 
 from __future__ import annotations
 
