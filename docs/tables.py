@@ -58,10 +58,12 @@ def _classifiers() -> str:
         for row in WEIGHTS.values()
     ]
     columns = ("name", "parameters", "trained on, in order", "pixels", "classes", "top-1, published")
+    repositories = " and ".join(dict.fromkeys(f"`{row.repository}`" for row in WEIGHTS.values()))
     return _page(
         "Released classifiers",
-        f"Source: `{next(iter(WEIGHTS.values())).repository}` on the Hugging Face hub, by the authors of the paper "
-        "(arXiv:2211.05778). Top-1 is in percent of the last set's validation images. For iNaturalist none is given: "
+        f"Source: {repositories} on the Hugging Face hub, by the authors of the papers (arXiv:2211.05778, for the "
+        "networks called flash arXiv:2401.06197). Top-1 is in percent of the last set's validation images. For "
+        "iNaturalist none is given: "
         "the published one needs a branch for date and place that this network does not have.",
         _table(columns, rows),
         "## Use",
@@ -86,7 +88,8 @@ def _detectors() -> str:
     return _page(
         "Released detectors",
         "Mask R-CNN (T, S, B) and Cascade Mask R-CNN (L, XL), boxes and instance masks of COCO's 80 classes. AP is in "
-        "percent on COCO val2017. The recipes of the same names say what each began from.",
+        "percent on COCO val2017. The recipes of the same names say what each began from. Those called flash have "
+        "DCNv4, and layer normalisation in their pyramid.",
         _table(("name", "box AP, published", "mask AP, published", "file"), rows),
         "## Use",
         "```bash\ninternimage predict street.jpg --weights mask_rcnn_internimage_t_coco_1x --output found\n```",
@@ -118,7 +121,8 @@ def _segmenters() -> str:
 
 def _limits(terms: str, tests: str) -> str:
     return (
-        f"The authors' model cards state the MIT licence for these files. {terms} Whoever uses the weights has to "
+        "The authors' model cards state the MIT licence for these files; for those called flash it is the licence of "
+        f"the code that they were published with. {terms} Whoever uses the weights has to "
         "judge this; [NOTICE](../../NOTICE) says more. None of them was trained or measured again here: the figures "
         "are the authors'. What is tested is that networks of every published form compute what the released code "
         f"computes ({tests})."
@@ -142,7 +146,8 @@ def recipes() -> str:
     ]
     return _page(
         "Configurations and arguments",
-        "The configurations of the released code (31c962d) and the recipes that follow them, for `--config`.",
+        "The configurations of the released code (31c962d; with DCNv4 4b848f7) and the recipes that follow them, for "
+        "`--config`.",
         _table(("released", "here"), sorted(rows)),
         "## Arguments of the network",
         "`InternImageConfig.from_official` reads the released constructor's arguments, `to_official` writes them.",
