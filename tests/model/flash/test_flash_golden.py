@@ -63,8 +63,14 @@ def test_odd_sizes_and_the_inside_of_a_layer(name: str, golden: Path) -> None:
         errors.append(relative_rms(mine.flatten(1, 2), tensors[f"internal.level0_block0_{theirs}_BLC"]))
     assert max(errors) <= LIMIT, errors
 
-    # The pictures of where a network looks go by the same numbers.
-    first = trace_sampling(model, image).blocks[0]
-    groups = config.groups[0]
-    assert first.modulations.shape == (19, 28, groups, 9)
-    assert not torch.allclose(torch.from_numpy(first.modulations).sum(-1), torch.ones(19, 28, groups))
+    # The pictures of where a network looks go by the same numbers, which are of either sign, as shares.
+    rows = seen["offset_mask"][0]
+    first = trace_sampling(model, tensors["input_NCHW"][:1]).blocks[0]
+    second_group = rows[..., 27 + 18 : 54]
+    assert second_group.min() < 0 < second_group.max()
+    shares = second_group.abs() / second_group.abs().sum(-1, keepdim=True)
+    torch.testing.assert_close(torch.from_numpy(first.modulations)[:, :, 1], shares)
+    offsets = rows[..., 27 : 27 + 18].unflatten(-1, (9, 2))
+    # The first point's place, two columns to the right and one row down from the corner, as (x, y).
+    moved = config.offset_scale * (torch.tensor([-1.0, -1.0]) + offsets[1, 2, 0]) + torch.tensor([2.0, 1.0])
+    torch.testing.assert_close(torch.from_numpy(first.positions_xy)[1, 2, 1, 0], 4 * moved)
