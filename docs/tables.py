@@ -18,7 +18,7 @@ import torch
 from internimage.cli.configs import shipped_configs
 from internimage.model import InternImageConfig, create_model
 from internimage.model.checkpoints import convert, detectors, segmenters
-from internimage.model.config import _OFFICIAL_FIELDS
+from internimage.model.checkpoints.official_arguments import FIELDS, FLASH_FIELDS
 from internimage.model.weights import DETECTORS, SEGMENTERS, SHIPPED, WEIGHTS, Weights
 
 DOCS = Path(__file__).resolve().parent
@@ -61,10 +61,12 @@ def _classifiers() -> str:
         for row in WEIGHTS.values()
     ]
     columns = ("name", "parameters", "trained on, in order", "pixels", "classes", "top-1, published")
+    repositories = " and ".join(dict.fromkeys(f"`{row.repository}`" for row in WEIGHTS.values()))
     return _page(
         "Released classifiers",
-        f"Source: `{next(iter(WEIGHTS.values())).repository}` on the Hugging Face hub, by the authors of the paper "
-        "(arXiv:2211.05778). Top-1 is in percent of the last set's validation images. For iNaturalist none is given: "
+        f"Source: {repositories} on the Hugging Face hub, by the authors of the papers (arXiv:2211.05778, for the "
+        "networks called flash arXiv:2401.06197). Top-1 is in percent of the last set's validation images. For "
+        "iNaturalist none is given: "
         "the published one needs a branch for date and place that this network does not have.",
         _table(columns, rows),
         "## Use",
@@ -89,7 +91,8 @@ def _detectors() -> str:
     return _page(
         "Released detectors",
         "Mask R-CNN (T, S, B) and Cascade Mask R-CNN (L, XL), boxes and instance masks of COCO's 80 classes. AP is in "
-        "percent on COCO val2017. The recipes of the same names say what each began from.",
+        "percent on COCO val2017. The recipes of the same names say what each began from. Those called flash have "
+        "DCNv4, and layer normalisation in their pyramid.",
         _table(("name", "box AP, published", "mask AP, published", "file"), rows),
         "## Use",
         "```bash\ninternimage predict street.jpg --weights mask_rcnn_internimage_t_coco_1x --output found\n```",
@@ -121,7 +124,8 @@ def _segmenters() -> str:
 
 def _limits(terms: str, tests: str) -> str:
     return (
-        f"The authors' model cards state the MIT licence for these files. {terms} Whoever uses the weights has to "
+        "The authors' model cards state the MIT licence for these files; for those called flash it is the licence of "
+        f"the code that they were published with. {terms} Whoever uses the weights has to "
         "judge this; [NOTICE](../../NOTICE) says more. None of them was trained or measured again here: the figures "
         "are the authors'. What is tested is that networks of every published form compute what the released code "
         f"computes ({tests})."
@@ -135,16 +139,18 @@ def recipes() -> str:
         head = " ".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines()[:8])
         if sources := [found for found in _RECIPE.findall(head) if not found.endswith("without_lr_decay")]:
             rows.append((f"`{sources[0]}`", f"`{name.rpartition('/')[2]}`"))
-    arguments = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in _OFFICIAL_FIELDS.items()]
+    arguments = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in (FIELDS | FLASH_FIELDS).items()]
     arguments += [
         ("`act_layer`", "`activation`, in small letters"),
         ("`use_clip_projector`", '`head="clip"`'),
         ("`level2_post_norm`, `level2_post_norm_block_ids`", "`level2_post_norm_blocks`"),
-        ("`core_op`, `norm_layer`", "none: DCNv3 and LN"),
+        ("`core_op`", "`core` and `normalize`: DCNv3, and DCNv4 of FlashInternImage"),
+        ("`norm_layer`", "none: LN"),
     ]
     return _page(
         "Configurations and arguments",
-        "The configurations of the released code (31c962d) and the recipes that follow them, for `--config`.",
+        "The configurations of the released code (31c962d; with DCNv4 4b848f7) and the recipes that follow them, for "
+        "`--config`.",
         _table(("released", "here"), sorted(rows)),
         "## Arguments of the network",
         "`InternImageConfig.from_official` reads the released constructor's arguments, `to_official` writes them.",

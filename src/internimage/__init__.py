@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from internimage.inference.segmentation import Segmenter
     from internimage.model import (
         DCNv3,
+        DCNv4,
         InternImage,
         InternImageClassifier,
         InternImageConfig,
@@ -40,6 +41,7 @@ _HOME = {
     "Classification": "internimage.structures",
     "Classifier": "internimage.inference",
     "DCNv3": "internimage.model",
+    "DCNv4": "internimage.model",
     "Detections": "internimage.structures",
     "Detector": "internimage.inference.detection",
     "Framing": "internimage.structures",
@@ -63,6 +65,7 @@ __all__ = [
     "Classification",
     "Classifier",
     "DCNv3",
+    "DCNv4",
     "Detections",
     "Detector",
     "Framing",

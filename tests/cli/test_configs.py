@@ -32,7 +32,8 @@ NAMES = sorted(shipped_configs())
 
 
 # Folders beside this file build those of other tasks.
-@pytest.mark.parametrize("name", [name for name in NAMES if not re.search("detection|segmentation", name)])
+# Those with DCNv4 differ from their sisters in what tests/cli/test_flash_configs.py looks at.
+@pytest.mark.parametrize("name", [name for name in NAMES if not re.search("detection|segmentation|flash", name)])
 def test_a_recipe_builds(name: str, clothes: Path, tmp_path: Path) -> None:
     root = [] if name in ("classification/demo", "smoke/classification") else ["--data.init_args.root", str(clothes)]
     given = ["--config", name, "--run", str(tmp_path / "run"), "--trainer.accelerator", "cpu", *root]

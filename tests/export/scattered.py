@@ -19,6 +19,7 @@ CONFIGS = {
         32, 32, 1, 1, res_post_norm=True, center_feature_scale=True, dw_kernel_size=5, head="clip"
     ),
     "no_center": InternImageConfig.stacked(16, 16, 1, 1, remove_center=True),
+    "flash": InternImageConfig.stacked(16, 16, 1, 1, core="dcnv4", normalize="none", dw_kernel_size=3, post_norm=True),
 }
 # A file takes ten seconds. The one with the most parts is in the default run; the plainest is there as guides and the
 # command line export it, and what the others have of their own, test_operator.py exports alone.

@@ -19,7 +19,7 @@ from internimage.integrations.timm import TimmInternImage  # noqa: E402
 
 REAL = [f"internimage_{letter}" for letter in ("femto", "pico", "nano", "t", "s", "b")]
 # Variants that differ from a smaller one in numbers alone.
-ALIKE = [f"internimage_{name}" for name in ("pico", "nano", "b", "xl")]
+ALIKE = [*(f"internimage_{name}" for name in ("pico", "nano", "b", "xl")), "flash_internimage_b", "flash_internimage_l"]
 MODELS = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in list_models()]
 SHALLOW = {"depths": (1, 1, 1, 1), "level2_post_norm_blocks": ()}
 # The CLIP head has fixed sizes of its own, so this is as small as it gets.

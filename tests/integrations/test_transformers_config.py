@@ -75,7 +75,7 @@ def test_class_names(tmp_path: Path) -> None:
     ("settings", "complaint"),
     [
         ({"groups": [4, 8, 16, 3]}, "3 groups do not divide 512 channels"),
-        ({"core_op": "DCNv4"}, "core_op 'DCNv4' is not supported"),
+        ({"core_op": "DCNv2"}, "core_op 'DCNv2' is not supported"),
         ({"act_layer": "Mish"}, "activation must be one of"),
         ({"drop_path_rate": 1.5}, "drop_path_rate must be in"),
         ({"out_features": ["stage5"]}, "out_features must be a subset"),

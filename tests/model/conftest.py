@@ -16,6 +16,8 @@ FORMS = {
     "postnorm_layer_scale": {"post_norm": True, "layer_scale": 1e-5, "offset_scale": 2.0, "dw_kernel_size": 5},
     "res_postnorm": {"res_post_norm": True, "level2_post_norm_blocks": (0, 2), "center_feature_scale": True},
     "remove_center": {"post_norm": True, "center_feature_scale": True, "remove_center": True, "activation": "silu"},
+    "dcnv4": {"core": "dcnv4", "normalize": "none", "core_output_bias": False, "mlp_output_bias": False}
+    | {"dw_kernel_size": 3, "post_norm": True, "layer_scale": 1e-5, "offset_scale": 0.5},
     "clip_head": {"res_post_norm": True, "center_feature_scale": True, "dw_kernel_size": 5, "head": "clip"},
 }
 Randomise = Callable[[nn.Module], nn.Module]

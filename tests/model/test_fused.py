@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from internimage.model import lean
+from internimage.model import fused, lean
 from internimage.model.fused import depthwise, linear
 from internimage.ops.dcnv3 import cpu
 from support.compare import relative_rms
@@ -45,7 +45,7 @@ def test_the_same_numbers(activation: nn.Module | None, bias: bool, dtype: torch
         assert found.shape == expected.shape
         assert found.dtype == dtype
         assert relative_rms(found, expected) <= (1e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
-    assert len(calls) == 4
+    assert len(calls) == (4 if dtype in fused._LINEAR_DTYPES else 0)
 
 
 @pytest.mark.parametrize("activation", [None, nn.GELU()], ids=str)
@@ -58,7 +58,7 @@ def test_autocast_chooses_the_dtype(activation: nn.Module | None, calls: list[st
             assert found.dtype == expected.dtype == torch.bfloat16
             assert relative_rms(found, expected) <= 2 * torch.finfo(torch.bfloat16).eps
         assert linear(x.double(), layer.double()).dtype == torch.float64
-    assert len(calls) == 2
+    assert len(calls) == (2 if torch.bfloat16 in fused._LINEAR_DTYPES else 0)
 
 
 def test_an_empty_batch(calls: list[str]) -> None:

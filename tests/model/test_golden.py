@@ -19,6 +19,8 @@ from support.compare import TOLERANCE, relative_rms
 pytestmark = [pytest.mark.usefixtures("poisoned_memory"), pytest.mark.shared]
 LIMIT = TOLERANCE["golden"][0]
 NAMES = ["prenorm", "postnorm_layerscale", "postnorm_cfs_removecenter", "respostnorm_cfs", "clip_head"]
+# With DCNv4: what these hold beyond the others is in flash/test_flash_golden.py.
+NAMES += ["flash/flash_tlike", "flash/flash_llike"]
 # Softmax over the tokens takes no notice of a constant that all keys share.
 WITHOUT_EFFECT = {"head.pool.k.bias", "head.pool.norm_k.bias", "head.norm.num_batches_tracked"}
 
@@ -42,9 +44,14 @@ def read_official(path: Path) -> Official:
         InternImageConfig.from_official(arguments),
         {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()},
         tensors["input_NCHW"],
-        [tensors[f"features.{stage}_NHWC"] for stage in range(4)],
+        [_map_in(tensors, f"features.{stage}") for stage in range(4)],
         tensors["logits"],
     )
+
+
+def _map_in(tensors: dict[str, Tensor], name: str) -> Tensor:
+    map_NCHW = tensors.get(f"{name}_NCHW")
+    return tensors[f"{name}_NHWC"] if map_NCHW is None else map_NCHW.permute(0, 2, 3, 1)
 
 
 @pytest.fixture(params=NAMES)
@@ -109,6 +116,8 @@ def test_golden_files_notice_every_parameter(official: Official, tmp_path: Path)
         ("postnorm_cfs_removecenter", {"post_norm": False}),
         ("respostnorm_cfs", {"level2_post_norm_blocks": (0, 2, 4)}),
         ("prenorm", {"stem_strides": (2, 1)}),
+        ("flash/flash_llike", {"offset_scale": 1.0}),
+        ("flash/flash_tlike", {"normalize": "softmax"}),
     ],
 )
 def test_golden_files_notice_settings_without_weights(

@@ -47,7 +47,8 @@ def assert_finite(tensor: Tensor) -> None:
 
 def test_the_list_is_the_paper_and_our_small_ones() -> None:
     letters = [name.removeprefix("internimage_") for name in list_models()]
-    assert letters == ["femto", "pico", "nano", "t", "s", "b", "l", "xl", "h", "g"]
+    flash = [f"flash_internimage_{letter}" for letter in "tsbl"]
+    assert letters == ["femto", "pico", "nano", "t", "s", "b", "l", "xl", "h", "g", *flash]
 
 
 @torch.no_grad()

@@ -13,11 +13,12 @@ from internimage.model import InternImageClassifier
 SMALLEST, *LARGER = list_models()
 # Up to a minute for each of the others, as they are.
 COMPILED = [SMALLEST, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)]
-# One of each other form with few blocks: with layer scale and post-norm, and the largest head.
+# One of each other form with few blocks: with layer scale and post-norm, with DCNv4, and the largest head.
 FEW = {"depths": (1, 1, 2, 1)}
 EXPORTED = [
     (SMALLEST, {}),
     ("internimage_s", FEW),
+    ("flash_internimage_s", FEW),
     ("internimage_h", {**FEW, "level2_post_norm_blocks": (1,)}),
     *(pytest.param(name, {}, marks=pytest.mark.slow) for name in LARGER),
 ]

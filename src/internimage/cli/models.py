@@ -8,7 +8,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from internimage.model import WEIGHTS, InternImageConfig, create_model, list_models
-from internimage.model.variants import OURS, PREFIX
+from internimage.model.variants import OURS, short_name
 from internimage.model.weights import DETECTORS, SEGMENTERS, SHIPPED
 
 
@@ -17,14 +17,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(prog="internimage models", description="List architectures and released weights.")
     parser.parse_args(list(arguments))
     print("Architectures (internimage.create_model(NAME)):\n")
-    print(f"  {'name':<18} {'parameters':>13}  {'channels':>8}  {'depths':<10} {'source'}")
+    print(f"  {'name':<20} {'parameters':>13}  {'channels':>8}  {'depths':<10} {'source'}")
     for name in list_models():
         config = InternImageConfig.from_variant(name)
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in create_model(config).parameters())
         depths = "-".join(map(str, config.depths))
-        source = "ours, for small machines" if name.removeprefix(PREFIX) in OURS else "paper"
-        print(f"  {name:<18} {parameters:>13,}  {config.channels:>8}  {depths:<10} {source}")
+        paper = "paper" if config.core == "dcnv3" else "DCNv4's paper"
+        source = "ours, for small machines" if short_name(name) in OURS else paper
+        print(f"  {name:<20} {parameters:>13,}  {config.channels:>8}  {depths:<10} {source}")
     print("\nWeights that come with the package (no network needed; predict takes them where none are named):\n")
     print(f"  {'name':<32} {'size':>4}  {'classes':>7}  {'top-1':>5}  {'licence':<7}  {'trained on'}")
     for shipped in SHIPPED.values():
@@ -39,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
             f"{row.data.replace('ImageNet-', 'IN-')}"
         )
     print("\nReleased detectors (internimage.Detector(NAME), predict --weights NAME; COCO's AP is the authors'):\n")
-    print(f"  {'name':<32} {'box AP':>6}  {'mask AP':>7}  licence")
+    print(f"  {'name':<38} {'box AP':>6}  {'mask AP':>7}  licence")
     for detector in DETECTORS.values():
-        print(f"  {detector.name:<32} {detector.box_ap:>6.1f}  {detector.mask_ap:>7.1f}  {detector.licence}")
+        print(f"  {detector.name:<38} {detector.box_ap:>6.1f}  {detector.mask_ap:>7.1f}  {detector.licence}")
     print(
         "\nReleased segmenters (internimage.Segmenter(NAME), predict --weights NAME; the authors' mIoU, multi-scale):\n"
     )

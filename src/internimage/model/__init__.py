@@ -6,6 +6,7 @@ from internimage.model.checkpoints.loading import LoadReport, infer_config, load
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import InternImageConfig
 from internimage.model.deform import DCNv3
+from internimage.model.deform_v4 import DCNv4
 from internimage.model.factory import create_model
 from internimage.model.variants import list_models
 from internimage.model.weights import WEIGHTS, Weights
@@ -15,6 +16,7 @@ __all__ = [
     "Card",
     "Checkpoint",
     "DCNv3",
+    "DCNv4",
     "InternImage",
     "InternImageClassifier",
     "InternImageConfig",

@@ -16,12 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from internimage.model.config import NUM_STAGES, InternImageConfig
 from internimage.model.deform import DCNv3
+from internimage.model.deform_v4 import DCNv4
 from internimage.model.fused import is_idle
 from internimage.model.layers import Downsample, DropPath, FeedForward, Stem, layer_norm, to_nchw
 
 
 class Block(nn.Module):
-    """Basic block: DCNv3 and a feed-forward layer, each a residual branch, in one of the released code's forms.
+    """Basic block: DCNv3 or DCNv4 and a feed-forward layer, both residual branches, in a form of the released code.
 
     ==============  ===========================================
     pre-norm        ``x + f(norm(x))``
@@ -39,18 +40,7 @@ class Block(nn.Module):
         channels = config.stage_channels[stage]
         self.post_norm = config.post_norm
         self.norm1 = layer_norm(channels)
-        self.dcn = DCNv3(
-            channels,
-            groups=config.groups[stage],
-            dw_kernel_size=config.dw_kernel_size,
-            offset_scale=config.offset_scale,
-            center_feature_scale=config.center_feature_scale,
-            remove_center=config.remove_center,
-            normalize=config.normalize,
-            shared_weights=config.shared_weights,
-            output_bias=config.core_output_bias,
-            activation=config.activation,
-        )
+        self.dcn = build_core(config, stage)
         self.norm2 = layer_norm(channels)
         hidden = int(channels * config.mlp_ratio)
         self.mlp = FeedForward(channels, hidden, config.activation, config.drop_rate, config.mlp_output_bias)
@@ -73,6 +63,33 @@ class Block(nn.Module):
         if res_norm is not None:
             x = res_norm(x)
         return self.drop_path(x if scale is None else scale * x)
+
+
+def build_core(config: InternImageConfig, stage: int) -> DCNv3 | DCNv4:
+    """The deformable layer of a block."""
+    channels, groups = config.stage_channels[stage], config.groups[stage]
+    if config.core == "dcnv4":
+        return DCNv4(
+            channels,
+            groups=groups,
+            dw_kernel_size=config.dw_kernel_size,
+            offset_scale=config.offset_scale,
+            remove_center=config.remove_center,
+            normalize=config.normalize,
+            output_bias=config.core_output_bias,
+        )
+    return DCNv3(
+        channels,
+        groups=groups,
+        dw_kernel_size=config.dw_kernel_size,
+        offset_scale=config.offset_scale,
+        center_feature_scale=config.center_feature_scale,
+        remove_center=config.remove_center,
+        normalize=config.normalize,
+        shared_weights=config.shared_weights,
+        output_bias=config.core_output_bias,
+        activation=config.activation,
+    )
 
 
 class Stage(nn.Module):
@@ -180,11 +197,11 @@ def drop_path_rates(config: InternImageConfig) -> list[float]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """The released code's rule for linear layers; DCNv3 then keeps its own."""
+    """The released code's rule for linear layers; DCNv3 and DCNv4 then keep their own."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  # Linear(bias=False)
             nn.init.zeros_(module.bias)
-    elif isinstance(module, DCNv3):
+    elif isinstance(module, DCNv3 | DCNv4):
         # apply() visits children first, so this comes after their linear layers.
         module.reset_parameters()

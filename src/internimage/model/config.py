@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,35 +15,6 @@ Activation = Literal["gelu", "relu", "silu"]
 HeadName = Literal["conv", "clip"]
 CoreOperator = Literal["dcnv3", "dcnv4"]
 
-# Official constructor argument -> our field, where the value carries over as it is.
-_OFFICIAL_FIELDS = {
-    "channels": "channels",
-    "depths": "depths",
-    "groups": "groups",
-    "num_classes": "num_classes",
-    "mlp_ratio": "mlp_ratio",
-    "drop_rate": "drop_rate",
-    "drop_path_rate": "drop_path_rate",
-    "drop_path_type": "drop_path_schedule",
-    "layer_scale": "layer_scale",
-    "offset_scale": "offset_scale",
-    "post_norm": "post_norm",
-    "cls_scale": "head_ratio",
-    "with_cp": "gradient_checkpointing",
-    "dw_kernel_size": "dw_kernel_size",
-    "res_post_norm": "res_post_norm",
-    "center_feature_scale": "center_feature_scale",
-    "remove_center": "remove_center",
-}
-_OFFICIAL_OTHERS = (
-    "core_op",
-    "act_layer",
-    "norm_layer",
-    "use_clip_projector",
-    "level2_post_norm",
-    "level2_post_norm_block_ids",
-)
-OFFICIAL_ARGUMENTS = frozenset({*_OFFICIAL_FIELDS, *_OFFICIAL_OTHERS})
 _LISTS = ("depths", "groups", "level2_post_norm_blocks", "stem_strides")
 _INTEGERS = ("channels", "num_classes", "in_chans")
 _NUMBERS = ("mlp_ratio", "head_ratio", "offset_scale", "drop_rate", "drop_path_rate")
@@ -76,7 +46,8 @@ class InternImageConfig:
         post_norm: normalise after each branch instead of before it.
         res_post_norm: normalise before and after each branch (H); excludes the two above.
         level2_post_norm_blocks: blocks of stage 3 (counted from 0) that an extra normalisation follows (H, G).
-        dw_kernel_size: kernel of the depth-wise convolution that predicts offsets; None means DCNv3's 3.
+        dw_kernel_size: kernel of the depth-wise convolution that predicts offsets; None means DCNv3's 3, and none in
+            DCNv4.
         center_feature_scale: blend DCNv3's output with the projected input, one learned gate per group (H, G).
         remove_center: DCNv3 without the middle point.
         core: the deformable layer, ``"dcnv3"``, or ``"dcnv4"`` (FlashInternImage, arXiv:2401.06197), whose offsets and
@@ -295,46 +266,24 @@ class InternImageConfig:
     def from_official(cls, arguments: Mapping[str, Any]) -> InternImageConfig:
         """Read the official constructor's arguments (also as its YAML files and Hugging Face configs spell them).
 
+        Args:
+            arguments: InternImage's, or with ``core_op="DCNv4"`` FlashInternImage's, which has other defaults.
+
         Raises:
             ValueError: an unknown argument, or one that no released checkpoint uses and we do not build.
 
         >>> InternImageConfig.from_official({"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32]}).head
         'conv'
         """
-        if unknown := sorted(set(arguments) - OFFICIAL_ARGUMENTS):
-            raise ValueError(f"unknown official arguments {unknown}; known are {sorted(OFFICIAL_ARGUMENTS)}")
-        # The official constructor's own defaults, where ours differ. YAML 1.1 reads 1e-5 and None as strings.
-        values = {"drop_path_rate": 0.2, "depths": (3, 4, 18, 5), "groups": (3, 6, 12, 24)}
-        values |= {key: _plain(value) for key, value in arguments.items()}
-        for key, expected in (("norm_layer", ("LN",)), ("core_op", ("DCNv3", "DCNv3_pytorch"))):
-            if values.get(key, expected[0]) not in expected:
-                raise ValueError(f"{key} {values[key]!r} is not supported: released models use {expected[0]!r}")
-        ours = {_OFFICIAL_FIELDS[key]: value for key, value in values.items() if key in _OFFICIAL_FIELDS}
-        return cls(
-            **cast(dict[str, Any], ours),
-            head="clip" if values.get("use_clip_projector") else "conv",
-            activation=cast(Activation, str(values.get("act_layer", "GELU")).lower()),
-            level2_post_norm_blocks=cast(
-                tuple[int, ...],
-                values.get("level2_post_norm_block_ids") or () if values.get("level2_post_norm") else (),
-            ),
-        )
+        from internimage.model.checkpoints.official_arguments import read_arguments
+
+        return read_arguments(arguments)
 
     def to_official(self) -> dict[str, Any]:
         """The official constructor's arguments for this network; raises ``ValueError`` if it has none."""
-        if self.in_chans != 3 or self.stem_strides != (2, 2):
-            raise ValueError("the official network always has in_chans 3 and stem strides (2, 2)")
-        if not self.shared_weights or self.normalize != "softmax":
-            raise ValueError("the official network always has shared weights and softmax modulations")
-        values = {key: _listed(getattr(self, field)) for key, field in _OFFICIAL_FIELDS.items()}
-        return values | {
-            "core_op": "DCNv3",
-            "act_layer": {"gelu": "GELU", "relu": "ReLU", "silu": "SiLU"}[self.activation],
-            "norm_layer": "LN",
-            "use_clip_projector": self.head == "clip",
-            "level2_post_norm": bool(self.level2_post_norm_blocks),
-            "level2_post_norm_block_ids": list(self.level2_post_norm_blocks) or None,
-        }
+        from internimage.model.checkpoints.official_arguments import write_arguments
+
+        return write_arguments(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -347,15 +296,6 @@ class InternImageConfig:
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown configuration keys {unknown}; known are {sorted(known)}")
         return cls(**values)
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
 
 
 def _listed(value: Any) -> Any:

@@ -72,27 +72,13 @@ class DCNv3(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
-        if channels < 1 or groups < 1 or channels % groups:
-            raise ValueError(f"groups must divide channels, got {groups} groups and {channels} channels")
-        if normalize not in get_args(Normalize):
-            raise ValueError(f"normalize must be one of {', '.join(get_args(Normalize))}, got {normalize!r}")
-        geometry = DCNv3Geometry.make(kernel_size, stride, 0, dilation, offset_scale, remove_center)
-        same = geometry.center if padding is None else padding
-        geometry = DCNv3Geometry.make(kernel_size, stride, same, dilation, offset_scale, remove_center)
+        check_settings(channels, groups, normalize)
+        geometry = window(kernel_size, stride, padding, dilation, offset_scale, remove_center)
         self.channels, self.groups, self.geometry = channels, groups, geometry
         self.normalize: Normalize = normalize
         points = groups * geometry.num_points
-        dw_kernel = geometry.kernel_size if dw_kernel_size is None else as_pair("dw_kernel_size", dw_kernel_size)
-        if min(dw_kernel) < 1:
-            raise ValueError(f"dw_kernel_size must be at least 1 in both directions, got {dw_kernel}")
-        # A window's middle is a convolution's with the same zeros on both sides, but for even or far smaller kernels.
-        before = [self._pad_before(axis, dw_kernel[axis]) for axis in (0, 1)]
-        # A window of even reach has a middle pixel; one of odd reach shrinks the map by one more pixel than it pads.
-        odd_reach = any(geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) % 2 for axis in (0, 1))
-        self.keeps_size = geometry.stride == (1, 1) and geometry.padding == geometry.center and not odd_reach
-        self.pads_query = min(before) < 0 or any(size % 2 == 0 for size in dw_kernel) or odd_reach
-        padding = (0, 0) if self.pads_query else (before[0], before[1])
-        self.dw_conv = nn.Conv2d(channels, channels, dw_kernel, geometry.stride, padding, groups=channels)
+        dw_kernel = geometry.kernel_size if dw_kernel_size is None else dw_kernel_size
+        self.dw_conv, self.pads_query = depthwise_over(geometry, channels, dw_kernel)
         self.dw_norm = layer_norm(channels)
         self.act = build_activation(activation)
         self.offset = nn.Linear(channels, 2 * points)
@@ -100,7 +86,7 @@ class DCNv3(nn.Module):
         self.input_proj = nn.Linear(channels, channels)
         self.shared_weights = shared_weights
         if not shared_weights:
-            self._check_points_alone(odd_reach)
+            self._check_points_alone()
         self.output_proj = nn.Linear(channels * (1 if shared_weights else geometry.num_points), channels, output_bias)
         self.center_scale = nn.Linear(channels, groups) if center_feature_scale else None
         self.reset_parameters()
@@ -126,11 +112,8 @@ class DCNv3(nn.Module):
 
     def forward(self, x_NHWC: Tensor) -> Tensor:
         """(N, H, W, C) to (N, Ho, Wo, C); ``ValueError`` for another shape or a map smaller than the window."""
-        self._check(x_NHWC)
-        dtype = autocast_dtype(x_NHWC)
-        if x_NHWC.is_cuda and dtype is not None:
-            # Normalisation has left float32. Convolution and projection would each round a copy of their own.
-            x_NHWC = x_NHWC.to(dtype)
+        check_input(x_NHWC, self.channels, self.geometry)
+        x_NHWC = rounded_once(x_NHWC)
         query_NHWC = self._query(x_NHWC)
         value_NHWGD = linear(x_NHWC, self.input_proj).view(*x_NHWC.shape[:3], self.groups, self.channels // self.groups)
         offset_NHWGK2, mask_NHWGK = self._looks(query_NHWC)
@@ -138,11 +121,11 @@ class DCNv3(nn.Module):
         if self.shared_weights:
             out_NHWGD = apply(value_NHWGD, offset_NHWGK2, mask_NHWGK, self.geometry, self.normalize)
             if gate_NHWG1 is not None:
-                out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + self._at_window_centers(value_NHWGD) * gate_NHWG1
+                out_NHWGD = out_NHWGD * (1 - gate_NHWG1) + at_centers(value_NHWGD, self.geometry) * gate_NHWG1
             return linear(out_NHWGD.flatten(-2), self.output_proj)
         points = self._points(value_NHWGD, offset_NHWGK2, mask_NHWGK)
         if gate_NHWG1 is not None:
-            center_NHWGD = self._at_window_centers(value_NHWGD) * (gate_NHWG1 / self.geometry.num_points)
+            center_NHWGD = at_centers(value_NHWGD, self.geometry) * (gate_NHWG1 / self.geometry.num_points)
             points = [out_NHWGD * (1 - gate_NHWG1) + center_NHWGD for out_NHWGD in points]
         return linear(torch.cat([out_NHWGD.flatten(-2) for out_NHWGD in points], dim=-1), self.output_proj)
 
@@ -161,9 +144,8 @@ class DCNv3(nn.Module):
         >>> positions_xy[0, 2, 2, 0, :4].tolist(), round(modulations[0, 2, 2, 0, 0].item(), 3)
         ([[1.0, 1.0], [1.0, 2.0], [1.0, 3.0], [2.0, 1.0]], 0.111)
         """
-        self._check(x_NHWC)
-        offset_NHWGK2, mask_NHWGK = map(at_least_float32, self._looks(self._query(x_NHWC)))
-        return sampling_positions_xy(offset_NHWGK2, self.geometry), normalize_mask(mask_NHWGK, self.normalize)
+        check_input(x_NHWC, self.channels, self.geometry)
+        return positions_and_modulations(*self._looks(self._query(x_NHWC)), self.geometry, self.normalize)
 
     def _looks(self, query_NHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Sampling offsets (N, Ho, Wo, G, K, 2) and modulation logits (N, Ho, Wo, G, K)."""
@@ -182,53 +164,122 @@ class DCNv3(nn.Module):
             offset_NHWG12 = g.offset_scale * (offset_NHWGK2[..., k : k + 1, :] + grid_xy)
             yield apply(value_NHWGD, offset_NHWG12, weight_NHWGK[..., k : k + 1], alone, "none")
 
-    def _check_points_alone(self, odd_reach: bool) -> None:
+    def _check_points_alone(self) -> None:
         g = self.geometry
-        if odd_reach or any(g.padding[axis] < g.center[axis] for axis in (0, 1)):
+        if has_odd_reach(g) or any(g.padding[axis] < g.center[axis] for axis in (0, 1)):
             raise ValueError(
                 "shared_weights=False needs windows with a middle and padding of at least their reach, "
                 f"{g.center}; got {g}"
             )
 
-    def _check(self, x_NHWC: Tensor) -> None:
-        if x_NHWC.dim() != 4 or x_NHWC.shape[-1] != self.channels:
-            raise ValueError(
-                f"the input must be channels-last, (N, H, W, {self.channels}), got {tuple(x_NHWC.shape)}; "
-                "an NCHW map becomes one by x.permute(0, 2, 3, 1)"
-            )
-        if min(self.geometry.output_size(x_NHWC.shape[1], x_NHWC.shape[2])) < 1:
-            raise ValueError(f"a map of {x_NHWC.shape[1]} x {x_NHWC.shape[2]} gives no output for {self.geometry}")
-
     def _query(self, x_NHWC: Tensor) -> Tensor:
         """Features at the middle of every window, (N, Ho, Wo, C): what offsets and modulations are read from."""
         if self.pads_query:
-            kernel_h, kernel_w = self.dw_conv.kernel_size
-            pads = (*self._pads(x_NHWC.shape[2], 1, kernel_w), *self._pads(x_NHWC.shape[1], 0, kernel_h))
-            x_NHWC = F.pad(x_NHWC, (0, 0, *pads))
+            x_NHWC = padded_around_centers(x_NHWC, self.geometry, self.dw_conv.kernel_size)
         return depthwise(x_NHWC, self.dw_conv, self.dw_norm, self.act)
-
-    def _at_window_centers(self, value_NHWGD: Tensor) -> Tensor:
-        """The projected input at the middle of every window, (N, Ho, Wo, G, D); zero where that is in the padding."""
-        g = self.geometry
-        if self.keeps_size:
-            return value_NHWGD
-        pads = (*self._pads(value_NHWGD.shape[2], 1, 1), *self._pads(value_NHWGD.shape[1], 0, 1))
-        return F.pad(value_NHWGD, (0, 0, 0, 0, *pads))[:, :: g.stride[0], :: g.stride[1]]
-
-    def _pads(self, size: int, axis: int, kernel: int) -> tuple[int, int]:
-        """Zeros before and after one axis so that a window of ``kernel`` pixels sits in the middle of each of ours.
-
-        Negative values crop.
-        """
-        g = self.geometry
-        out = g.output_size(size, size)[axis]
-        before = self._pad_before(axis, kernel)
-        return before, g.stride[axis] * (out - 1) + kernel - size - before
-
-    def _pad_before(self, axis: int, kernel: int) -> int:
-        return self.geometry.padding[axis] - self.geometry.center[axis] + (kernel - 1) // 2
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
         own = "" if self.shared_weights else "shared_weights=False, "
         return f"{self.channels}, groups={self.groups}, normalize={self.normalize!r}, {own}{self.geometry}"
+
+
+# What this layer and DCNv4 (`deform_v4.py`) share.
+
+
+def check_settings(channels: int, groups: int, normalize: str) -> None:
+    """Raise ``ValueError`` for groups that do not divide the channels, and for an unknown form of modulation."""
+    if channels < 1 or groups < 1 or channels % groups:
+        raise ValueError(f"groups must divide channels, got {groups} groups and {channels} channels")
+    if normalize not in get_args(Normalize):
+        raise ValueError(f"normalize must be one of {', '.join(get_args(Normalize))}, got {normalize!r}")
+
+
+def window(
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int] | None,
+    dilation: int | Sequence[int],
+    offset_scale: float,
+    remove_center: bool,
+) -> DCNv3Geometry:
+    """The geometry of a layer; without ``padding`` the one that keeps the map's size at stride 1."""
+    geometry = DCNv3Geometry.make(kernel_size, stride, 0, dilation, offset_scale, remove_center)
+    same = geometry.center if padding is None else padding
+    return DCNv3Geometry.make(kernel_size, stride, same, dilation, offset_scale, remove_center)
+
+
+def depthwise_over(g: DCNv3Geometry, channels: int, kernel_size: int | Sequence[int]) -> tuple[nn.Conv2d, bool]:
+    """A depth-wise convolution whose windows have their middles where those of ``g`` have them.
+
+    Returns:
+        The convolution, and whether its input needs `padded_around_centers` first.
+
+    Raises:
+        ValueError: a kernel without pixels.
+    """
+    kernel = as_pair("dw_kernel_size", kernel_size)
+    if min(kernel) < 1:
+        raise ValueError(f"dw_kernel_size must be at least 1 in both directions, got {kernel}")
+    # A window's middle is a convolution's with the same zeros on both sides, but for even or far smaller kernels.
+    before = [_pad_before(g, axis, kernel[axis]) for axis in (0, 1)]
+    pads = min(before) < 0 or any(size % 2 == 0 for size in kernel) or has_odd_reach(g)
+    padding = (0, 0) if pads else (before[0], before[1])
+    return nn.Conv2d(channels, channels, kernel, g.stride, padding, groups=channels), pads
+
+
+def has_odd_reach(g: DCNv3Geometry) -> bool:
+    """A window of even reach has a middle pixel; one of odd reach shrinks the map by one more pixel than it pads."""
+    return any(g.dilation[axis] * (g.kernel_size[axis] - 1) % 2 for axis in (0, 1))
+
+
+def check_input(x_NHWC: Tensor, channels: int, g: DCNv3Geometry) -> None:
+    """Raise ``ValueError`` for another shape than (N, H, W, C), or a map smaller than the window."""
+    if x_NHWC.dim() != 4 or x_NHWC.shape[-1] != channels:
+        raise ValueError(
+            f"the input must be channels-last, (N, H, W, {channels}), got {tuple(x_NHWC.shape)}; "
+            "an NCHW map becomes one by x.permute(0, 2, 3, 1)"
+        )
+    if min(g.output_size(x_NHWC.shape[1], x_NHWC.shape[2])) < 1:
+        raise ValueError(f"a map of {x_NHWC.shape[1]} x {x_NHWC.shape[2]} gives no output for {g}")
+
+
+def rounded_once(x_NHWC: Tensor) -> Tensor:
+    """On a GPU, in autocast's dtype: a normalisation leaves float32, and each layer would round a copy of its own."""
+    dtype = autocast_dtype(x_NHWC)
+    return x_NHWC.to(dtype) if x_NHWC.is_cuda and dtype is not None else x_NHWC
+
+
+def positions_and_modulations(
+    offset_NHWGK2: Tensor, mask_NHWGK: Tensor, g: DCNv3Geometry, normalize: Normalize
+) -> tuple[Tensor, Tensor]:
+    """Where a layer with these offsets looks, (x, y) in pixels, and what each point counts; float32 at least."""
+    positions_xy = sampling_positions_xy(at_least_float32(offset_NHWGK2), g)
+    return positions_xy, normalize_mask(at_least_float32(mask_NHWGK), normalize)
+
+
+def at_centers(x: Tensor, g: DCNv3Geometry) -> Tensor:
+    """(N, H, W, ...) at the middle of every window, (N, Ho, Wo, ...); zero where that is in the padding."""
+    if g.stride == (1, 1) and g.padding == g.center and not has_odd_reach(g):
+        return x
+    return padded_around_centers(x, g, (1, 1))[:, :: g.stride[0], :: g.stride[1]]
+
+
+def padded_around_centers(x: Tensor, g: DCNv3Geometry, kernel_size: tuple[int, ...]) -> Tensor:
+    """(N, H, W, ...) with zeros, or cropped, so that windows of this size have their middles where ``g`` has them."""
+    pads = (*_pads(g, x.shape[2], 1, kernel_size[1]), *_pads(g, x.shape[1], 0, kernel_size[0]))
+    return F.pad(x, (*(0, 0) * (x.dim() - 3), *pads))
+
+
+def _pads(g: DCNv3Geometry, size: int, axis: int, kernel: int) -> tuple[int, int]:
+    """Zeros before and after one axis so that a window of ``kernel`` pixels sits in the middle of each of ours.
+
+    Negative values crop.
+    """
+    out = g.output_size(size, size)[axis]
+    before = _pad_before(g, axis, kernel)
+    return before, g.stride[axis] * (out - 1) + kernel - size - before
+
+
+def _pad_before(g: DCNv3Geometry, axis: int, kernel: int) -> int:
+    return g.padding[axis] - g.center[axis] + (kernel - 1) // 2

@@ -15,7 +15,7 @@ from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES, differing_settings, load_checkpoint
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import InternImageConfig
-from internimage.model.variants import PREFIX, variant_config
+from internimage.model.variants import architecture_of, full_name, variant_config
 from internimage.model.weights import SHIPPED, WEIGHTS, default_weights
 
 
@@ -89,8 +89,7 @@ def _as_described(config: InternImageConfig, found: Checkpoint, overrides: dict[
     if found.card is None:
         return config
     theirs = found.card.config
-    same = (theirs.channels, theirs.depths, theirs.groups) == (config.channels, config.depths, config.groups)
-    return replace(theirs, **overrides) if same else config
+    return replace(theirs, **overrides) if architecture_of(theirs) == architecture_of(config) else config
 
 
 def _check_head(found: Checkpoint, theirs: int, config: InternImageConfig, keeps: bool) -> None:
@@ -131,4 +130,4 @@ def _named(name_or_config: str | InternImageConfig) -> tuple[InternImageConfig, 
 def _table_name(name_or_config: str | InternImageConfig) -> str:
     if isinstance(name_or_config, InternImageConfig):
         raise ValueError("pretrained=True needs a model's name; with a configuration, pass a file, name or hub id")
-    return PREFIX + name_or_config.lower().removeprefix(PREFIX)
+    return full_name(name_or_config)

@@ -23,9 +23,9 @@ from internimage.ops.dcnv3 import cpu
 
 _TORCH, _C = cast(Any, torch), cast(Any, torch._C)
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
-# Without AVX-512, oneDNN has no products of bfloat16 and says so by an exception.
-_HAS_BFLOAT16 = _HAS_ONEDNN and bool(_TORCH.ops.mkldnn._is_mkldnn_bf16_supported())
-_LINEAR_DTYPES = (torch.float32, torch.bfloat16) if _HAS_BFLOAT16 else (torch.float32,)
+# oneDNN has no product in bfloat16 for CPUs without AVX-512 or its like, and says so only where one is tried.
+_HAS_BF16 = _HAS_ONEDNN and bool(_TORCH.ops.mkldnn._is_mkldnn_bf16_supported())
+_LINEAR_DTYPES = (torch.float32, torch.bfloat16) if _HAS_BF16 else (torch.float32,)
 # Activation modules and their names to oneDNN and to our own kernel.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, str]] = {
     nn.GELU: ("gelu", "gelu"),

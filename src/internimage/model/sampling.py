@@ -26,7 +26,8 @@ def find_backbone(network: nn.Module) -> InternImage:
 def trace_sampling(network: nn.Module, image_NCHW: Tensor) -> SamplingTrace:
     """Where every block of ``network`` looks at one image; the network's results are not computed further than needed.
 
-    H and G also read every place itself, through a gate on each group; that is left out.
+    H and G also read every place itself, through a gate on each group; that is left out. Modulations without a softmax,
+    as DCNv4's, can be of any sign and sum: they become shares, by their magnitude.
 
     Args:
         network: holds an `InternImage`; in evaluation mode, for drop path would leave out blocks.
@@ -56,14 +57,23 @@ def trace_sampling(network: nn.Module, image_NCHW: Tensor) -> SamplingTrace:
     return SamplingTrace(size, tuple(seen))
 
 
+def _shares(modulations_NHWGK: Tensor) -> Tensor:
+    """What each point counts in magnitude, as a share of all of them; zero where none counts."""
+    sizes = modulations_NHWGK.abs()
+    return sizes / sizes.sum(-1, keepdim=True).clamp_min(torch.finfo(sizes.dtype).tiny)
+
+
 class _Watcher:
-    """A hook that writes down where one DCNv3 is about to look."""
+    """A hook that writes down where one layer is about to look."""
 
     def __init__(self, seen: list[BlockSampling], stage: int, block: int, stride: int) -> None:
         self._seen, self._stage, self._block, self._stride = seen, stage, block, stride
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        positions_NHWGK2, modulations_NHWGK = cast(Any, layer).sampling(inputs[0])
+        watched = cast(Any, layer)
+        positions_NHWGK2, modulations_NHWGK = watched.sampling(inputs[0])
+        if watched.normalize != "softmax":
+            modulations_NHWGK = _shares(modulations_NHWGK)
         if not (positions_NHWGK2.isfinite().all() and modulations_NHWGK.isfinite().all()):
             raise ValueError(
                 f"block {self._block} of stage {self._stage} looks at places that are no numbers; "

@@ -1,8 +1,9 @@
 """THE table of published weights: what there is, where it comes from, what was published about it.
 
 Source of every row: the model tables of github.com/OpenGVLab/InternImage (README.md, classification/README.md, and those
-of detection and segmentation, 31c962d). Accuracies are the authors'; the licence is the one their model cards state (MIT). ImageNet and
-iNaturalist have terms of their own: NOTICE says more.
+of detection and segmentation, 31c962d); of FlashInternImage's, README.md of github.com/OpenGVLab/DCNv4 (4b848f7).
+Accuracies are the authors'; the licence is the one their model cards state (MIT), FlashInternImage's that of the code
+beside it (MIT). ImageNet and iNaturalist have terms of their own: NOTICE says more.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from internimage.model.variants import PREFIX
+from internimage.model.variants import full_name
 from internimage.structures import Viewing
 
-_REPOSITORY = "OpenGVLab/InternImage"
+_REPOSITORY, _FLASH_REPOSITORY = "OpenGVLab/InternImage", "OpenGVLab/DCNv4"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Weights:
     """One published checkpoint.
 
     Args:
-        name: ``internimage_<variant>.<data>_<size>``, what `create_model` takes as ``pretrained``.
+        name: ``<model>.<data>_<size>``, what `create_model` takes as ``pretrained``.
         file: its file in the hub repository ``repository``.
         data: what it was trained on, in order.
         image_size: height and width of its images in pixels.
@@ -114,7 +115,7 @@ class SegmenterWeights:
     """One published segmenter.
 
     Args:
-        name: ``<head>_internimage_<variant>_<data>_<crop>``, what `internimage.Segmenter` takes; ``<data>`` is what it was
+        name: ``<head>_<model>_<data>_<crop>``, what `internimage.Segmenter` takes; ``<data>`` is what it was
             trained on last, and what before where it was published without that too.
         file: its file in the hub repository ``repository``.
         data: what it was trained on, in order; on Mapillary for the 19 classes of Cityscapes.
@@ -142,16 +143,26 @@ class SegmenterWeights:
 
 def _row(short: str, tag: str, file: str, data: str, size: int, classes: int, top1: float | None, repo: str) -> Weights:
     model_repository = f"OpenGVLab/{repo}" if repo else None
-    return Weights(f"{PREFIX}{short}.{tag}", f"{file}.pth", data, size, classes, top1, model_repository)
+    name, home = f"{full_name(short)}.{tag}", _home(short)
+    return Weights(name, f"{file}.pth", data, size, classes, top1, model_repository, home)
 
 
 def _segmenter(
-    head: str, short: str, tag: str, file: str, data: str, viewing: Viewing, miou: tuple[float, float] | None
+    head: str, short: str, tag: str, file: str, data: str, viewing: Viewing, miou: tuple[float, float | None] | None
 ) -> SegmenterWeights:
-    name, file = f"{head}_{PREFIX}{short}_{tag}", f"{head}_{PREFIX}{short}_{file}.pth"
+    name, file = f"{head}_{full_name(short)}_{tag}", f"{head}_{full_name(short)}_{file}.pth"
     sides = [int(side) for side in tag.rpartition("_")[2].split("x")]
     single, multi = miou or (None, None)
-    return SegmenterWeights(name, file, data, (sides[0], sides[-1]), viewing, single, multi)
+    return SegmenterWeights(name, file, data, (sides[0], sides[-1]), viewing, single, multi, _home(short))
+
+
+def _detector(kind: str, short: str, schedule: str, box_ap: float, mask_ap: float) -> DetectorWeights:
+    name = f"{kind}_{full_name(short)}"
+    return DetectorWeights(f"{name}_coco_{schedule}", f"{name}_fpn_{schedule}_coco.pth", box_ap, mask_ap, _home(short))
+
+
+def _home(short: str) -> str:
+    return _FLASH_REPOSITORY if short.startswith("flash_") else _REPOSITORY
 
 
 def _slide(side: int) -> Viewing:
@@ -176,8 +187,13 @@ _ROWS = (
     _row("h",  "in22k_inat18_384", "internimage_h_22ktoinat18_384", f"{_JOINT}, iNaturalist 2018", 384, 8142, None, ""),
     _row("g",  "in22k_in1k_512", "internimage_g_22kto1k_512",      f"{_JOINT}, {_IN1K}",       512, 1000,  90.1, "internimage_g_22kto1k_512"),
     _row("g",  "in22k_384",      "internimage_g_pretrainto22k_384", _JOINT,                    384, 21841, None, "internimage_g_jointto22k_384"),
+    _row("flash_t", "in1k_224",       "flash_intern_image_t_1k_224",     _IN1K,                 224, 1000,  83.6, ""),
+    _row("flash_s", "in1k_224",       "flash_intern_image_s_1k_224",     _IN1K,                 224, 1000,  84.4, ""),
+    _row("flash_b", "in1k_224",       "flash_intern_image_b_1k_224",     _IN1K,                 224, 1000,  84.9, ""),
+    _row("flash_l", "in22k_in1k_384", "flash_internimage_l_22kto1k_384", f"{_IN22K}, {_IN1K}",  384, 1000,  88.1, ""),
+    _row("flash_l", "in22k_384",      "flash_intern_image_l_22k_384",    _IN22K,                384, 21841, None, ""),
 )
-# Source: detection/configs/coco/README.md of the released code, 31c962d.
+# Source: detection/configs/coco/README.md of the released code, 31c962d, for DCNv4 4b848f7.
 _DETECTORS = (
     ("mask_rcnn", "t",  "1x", 47.2, 42.5),
     ("mask_rcnn", "t",  "3x", 49.1, 43.7),
@@ -189,13 +205,21 @@ _DETECTORS = (
     ("cascade",   "l",  "3x", 56.1, 48.5),
     ("cascade",   "xl", "1x", 55.3, 48.1),
     ("cascade",   "xl", "3x", 56.2, 48.8),
+    ("mask_rcnn", "flash_t", "1x", 48.0, 43.1),
+    ("mask_rcnn", "flash_t", "3x", 49.5, 44.0),
+    ("mask_rcnn", "flash_s", "1x", 49.2, 44.0),
+    ("mask_rcnn", "flash_s", "3x", 50.5, 44.9),
+    ("mask_rcnn", "flash_b", "1x", 50.1, 44.5),
+    ("mask_rcnn", "flash_b", "3x", 50.6, 45.4),
+    ("cascade",   "flash_l", "1x", 55.6, 48.2),
+    ("cascade",   "flash_l", "3x", 56.7, 48.9),
 )
 _ADE, _CITY, _VISTAS, _STUFF = "ADE20K", "Cityscapes", "Mapillary Vistas", "COCO-Stuff 164K"
 _STUFF_ADE, _VISTAS_CITY, _STUFF_10K = f"{_STUFF}, {_ADE}", f"{_VISTAS}, {_CITY}", f"{_STUFF}, COCO-Stuff 10K"
 _512, _640, _896 = (Viewing((side, 4 * side), 32) for side in (512, 640, 896))
 _1024 = Viewing((1024, 2048))
 # Source: segmentation/README.md and segmentation/configs of the released code, 31c962d. For Mask2Former on ADE20K the
-# first README.md has 62.5.
+# first README.md has 62.5. For DCNv4 its README.md, 4b848f7: S with Mask2Former has 52.2 in that of configs/ade20k.
 _SEGMENTERS = (
     _segmenter("upernet",     "t",  "ade20k_512",                    "512_160k_ade20k",                    _ADE,                _512,                     (47.9, 48.1)),
     _segmenter("upernet",     "s",  "ade20k_512",                    "512_160k_ade20k",                    _ADE,                _512,                     (50.1, 50.9)),
@@ -223,14 +247,17 @@ _SEGMENTERS = (
     _segmenter("mask2former", "h",  "coco_stuff10k_512",             "512_40k_cocostuff164k_to_10k",       _STUFF_10K,          _512,                     (59.2, 59.6)),
     _segmenter("mask2former", "h",  "pascal_context_59_480",         "480_40k_pascal_context_59",          "Pascal Context 59", Viewing((520, 4096), 32), (69.7, 70.3)),
     _segmenter("mask2former", "h",  "nyu_depth_v2_480",              "480_40k_nyu",                        "NYU Depth V2",      Viewing((480, 640), 32),  (67.1, 68.1)),
+    _segmenter("upernet",     "flash_t", "ade20k_512",               "512_160k_ade20k",                    _ADE,                _512,                     (49.3, 50.3)),
+    _segmenter("upernet",     "flash_s", "ade20k_512",               "512_160k_ade20k",                    _ADE,                _512,                     (50.6, 51.6)),
+    _segmenter("upernet",     "flash_b", "ade20k_512",               "512_160k_ade20k",                    _ADE,                _512,                     (52.0, 52.6)),
+    _segmenter("upernet",     "flash_l", "ade20k_640",               "640_160k_ade20k",                    _ADE,                _640,                     (55.6, 56.0)),
+    _segmenter("mask2former", "flash_t", "ade20k_512",               "512_160k_ade20k_ss",                 _ADE,                _512,                     (51.2, None)),
+    _segmenter("mask2former", "flash_s", "ade20k_640",               "640_160k_ade20k_ss",                 _ADE,                _640,                     (52.6, None)),
+    _segmenter("mask2former", "flash_b", "ade20k_640",               "640_160k_ade20k_ss",                 _ADE,                _640,                     (53.4, None)),
+    _segmenter("mask2former", "flash_l", "ade20k_640",               "640_160k_ade20k_ss",                 _ADE,                _640,                     (56.7, None)),
 )
 # fmt: on
-DETECTORS: dict[str, DetectorWeights] = {
-    f"{kind}_{PREFIX}{short}_coco_{schedule}": DetectorWeights(
-        f"{kind}_{PREFIX}{short}_coco_{schedule}", f"{kind}_{PREFIX}{short}_fpn_{schedule}_coco.pth", box, mask
-    )
-    for kind, short, schedule, box, mask in _DETECTORS
-}
+DETECTORS: dict[str, DetectorWeights] = {row.name: row for row in (_detector(*each) for each in _DETECTORS)}
 SEGMENTERS: dict[str, SegmenterWeights] = {row.name: row for row in _SEGMENTERS}
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
 # Trained here; each has a model card that says how.

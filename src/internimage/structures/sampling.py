@@ -71,7 +71,7 @@ class BlockSampling:
         block: from 1 within its stage.
         stride: pixels of the input between neighbouring cells.
         positions_xy: (H, W, G, K, 2), in pixels of the input.
-        modulations: (H, W, G, K), 1 in sum over K.
+        modulations: (H, W, G, K), at least 0, and 1 in sum over K; 0 where nothing counts.
     """
 
     stage: int

@@ -1,6 +1,7 @@
 """Which parameter learns how fast, and which decays.
 
-Source: ``lr_decay_keywords`` and ``set_weight_decay_and_lr`` of the released code (classification, 31c962d).
+Source: ``lr_decay_keywords`` and ``set_weight_decay_and_lr`` of the released code (classification, 31c962d; for DCNv4
+4b848f7).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from internimage.model import DCNv3
+from internimage.model import DCNv3, DCNv4
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _EXTRA_NORM = re.compile(r"stages\.(\d+)\.post_norms\.(\d+)\.")
@@ -43,8 +44,8 @@ def param_groups(
         layer_decay: in (0, 1]; 1 switches it off.
         dense: the released detectors' and segmenters' rule: only what is no backbone learns at ``lr``, the last block
             at ``lr * r``, the stem one step below the first block.
-        offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` that predict offsets (and centre
-            gates), whatever the network calls it.
+        offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` and `DCNv4` that predict offsets
+            (with them centre gates, and DCNv4's modulations), whatever the network calls it.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``names``, fastest first.
@@ -58,7 +59,7 @@ def param_groups(
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    offsets = _offset_parameters(model)
+    offsets = _offset_parameters(model, dense)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -73,11 +74,18 @@ def param_groups(
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
-def _offset_parameters(model: nn.Module) -> set[int]:
-    """Identities of what the recipes slow down: where a layer looks, and the gate that replaces looking."""
-    layers = [module for module in model.modules() if isinstance(module, DCNv3)]
-    parts = [part for layer in layers for part in (layer.offset, layer.center_scale) if part is not None]
-    return {id(parameter) for part in parts for parameter in part.parameters()}
+def _offset_parameters(model: nn.Module, dense: bool) -> set[int]:
+    """Identities of what the recipes slow down: where a layer looks, and the gate that replaces looking.
+
+    Of DCNv4 the released detectors' rule spares the depth-wise convolution, the classifiers' does not.
+    """
+    parts: list[nn.Module | None] = []
+    for module in model.modules():
+        if isinstance(module, DCNv3):
+            parts += [module.offset, module.center_scale]
+        elif isinstance(module, DCNv4):
+            parts += [module.offset_mask, None if dense else module.offset_mask_dw]
+    return {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
 
 
 def blocks_after(name: str, depths: Sequence[int]) -> int:

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended:UserWarning"),
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
 ]
-# The published ones are built below.
+# The published ones are built below, those with DCNv4 in tests/cli/test_flash_configs.py.
 NAMES = sorted(name for name in shipped_configs() if "detection" in name and "/coco/" not in name)
 # Drop path of 1x and 3x, layer decay of 1x and 3x, learning rate of 1x and 3x, pictures a step of 1x and 3x.
 # Source: detection/configs/coco of the released code, 31c962d.

@@ -144,15 +144,6 @@ def test_backbones_of_detectors_and_segmenters(task: str, golden: Path) -> None:
     assert checked >= 8
 
 
-def test_flash_internimage_is_another_network(golden: Path) -> None:
-    lists = read_lists(golden / "flash" / "official_flash_state_dicts.json")
-    lists |= read_lists(golden / "flash" / "official_flash_segmenter_state_dicts.json")
-    assert len(lists) == 13
-    for entries in lists.values():
-        with pytest.raises(ValueError, match="FlashInternImage's weights"):
-            to_ours(tensors(entries))
-
-
 def test_names_without_an_official_counterpart_are_refused() -> None:
     state = on_meta("femto").state_dict()
     with pytest.raises(ValueError, match=r"no official name: backbone\.extra"):

@@ -19,7 +19,7 @@ from torch import nn
 
 from internimage.integrations.timm.network import CLASSIFIER, FIRST_CONV, TimmInternImage, our_names
 from internimage.model.checkpoints.hub import locate
-from internimage.model.variants import list_models, variant_config
+from internimage.model.variants import list_models, short_name, variant_config
 from internimage.model.weights import WEIGHTS, Weights
 from internimage.structures import Preprocess
 
@@ -28,7 +28,8 @@ __all__ = ["register"]
 
 def _default_cfg(model: str, weights: Weights | None = None) -> dict[str, Any]:
     preprocess = Preprocess() if weights is None else Preprocess(weights.image_size)
-    stride = 16 if variant_config(model).head == "clip" else 32
+    config = variant_config(model)
+    stride = 16 if config.head == "clip" else 32
     cfg: dict[str, Any] = {
         "num_classes": 1000,
         "input_size": (3, preprocess.size, preprocess.size),
@@ -50,8 +51,8 @@ def _default_cfg(model: str, weights: Weights | None = None) -> dict[str, Any]:
         "hf_hub_filename": weights.file,
         "custom_load": "hf",
         "description": f"trained on {weights.data}",
-        "origin_url": "https://github.com/OpenGVLab/InternImage",
-        "paper_ids": "arXiv:2211.05778",
+        "origin_url": f"https://github.com/{weights.repository}",
+        "paper_ids": "arXiv:2211.05778" if config.core == "dcnv3" else "arXiv:2401.06197",
     }
 
 
@@ -115,5 +116,5 @@ def _entry_point(name: str) -> Any:
 
     # timm takes a model's name from its function.
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = f"{name.removeprefix('internimage_').upper()}: see `TimmInternImage` for the arguments."
+    create.__doc__ = f"{short_name(name).upper()}: see `TimmInternImage` for the arguments."
     return create

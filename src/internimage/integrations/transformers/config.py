@@ -12,7 +12,8 @@ from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
 from internimage.model import InternImageConfig as Architecture
-from internimage.model.config import NUM_STAGES, OFFICIAL_ARGUMENTS
+from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_FIELDS, OFFICIAL_ARGUMENTS
+from internimage.model.config import NUM_STAGES
 from internimage.structures import LabelMap
 
 MODEL_TYPE = "internimage"
@@ -25,9 +26,10 @@ class InternImageConfig(BackboneConfigMixin, PreTrainedConfig):
     """Settings of an InternImage under the names that the published ``config.json`` files use.
 
     `internimage.InternImageConfig` says what they mean; `from_internimage` and `to_internimage` translate. By default
-    it is InternImage-T. ``in_chans`` and ``stem_strides`` are ours. ``num_classes`` and ``num_labels`` are one
-    number, ``num_channels`` and ``in_chans`` another. ``out_features`` or ``out_indices`` choose a backbone's maps
-    from ``stem`` and ``stage1`` to ``stage4``.
+    it is InternImage-T; with ``core_op="DCNv4"`` it is a FlashInternImage, which may have the two biases.
+    ``in_chans`` and ``stem_strides`` are ours. ``num_classes`` and ``num_labels`` are one number, ``num_channels`` and
+    ``in_chans`` another. ``out_features`` or ``out_indices`` choose a backbone's maps from ``stem`` and ``stage1`` to
+    ``stage4``.
 
     Raises:
         ValueError: settings that make no network, or class names of another number than the classes.
@@ -62,6 +64,8 @@ class InternImageConfig(BackboneConfigMixin, PreTrainedConfig):
     res_post_norm: bool = False
     center_feature_scale: bool = False
     remove_center: bool = False
+    dcn_output_bias: bool = False
+    mlp_fc2_bias: bool = False
     in_chans: int = 3
     stem_strides: list[int] | tuple[int, ...] = (2, 2)
     _out_features: list[str] | None = None
@@ -89,7 +93,9 @@ class InternImageConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def to_internimage(self) -> Architecture:
         """The same settings as `internimage.InternImageConfig`."""
-        official = Architecture.from_official({name: getattr(self, name) for name in sorted(OFFICIAL_ARGUMENTS)})
+        # The two biases are an option with DCNv4 alone.
+        names = OFFICIAL_ARGUMENTS if self.core_op == DCNV4 else OFFICIAL_ARGUMENTS - FLASH_FIELDS.keys()
+        official = Architecture.from_official({name: getattr(self, name) for name in sorted(names)})
         return replace(official, **{name: getattr(self, name) for name in _OURS})
 
     @classmethod

@@ -3,7 +3,8 @@
 One table, read in both directions. A row is (ours, official); ``{i}``, ``{j}`` and ``{k}`` stand for a stage, a block
 and an extra norm, ``*`` for what follows (``.weight``, ``.bias``, ...).
 
-Source: classification/models/intern_image.py and classification/huggingface/convert.py, 31c962d.
+Source: classification/models/intern_image.py and classification/huggingface/convert.py of InternImage, 31c962d;
+classification/models/flash_intern_image.py of DCNv4, 4b848f7.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _TABLE: tuple[tuple[str, str], ...] = (
     (_BLOCK + "dcn.mask*", _THEIR_BLOCK + "dcn.mask*"),
     (_BLOCK + "dcn.input_proj*", _THEIR_BLOCK + "dcn.input_proj*"),
     (_BLOCK + "dcn.output_proj*", _THEIR_BLOCK + "dcn.output_proj*"),
+    (_BLOCK + "dcn.value_proj*", _THEIR_BLOCK + "dcn.value_proj*"),
+    (_BLOCK + "dcn.offset_mask*", _THEIR_BLOCK + "dcn.offset_mask*"),
+    (_BLOCK + "dcn.offset_mask_dw*", _THEIR_BLOCK + "dcn.offset_mask_dw*"),
     (_BLOCK + "dcn.center_scale.weight", _THEIR_BLOCK + "dcn.center_feature_scale_proj_weight"),
     (_BLOCK + "dcn.center_scale.bias", _THEIR_BLOCK + "dcn.center_feature_scale_proj_bias"),
     (_BLOCK + "mlp.fc1*", _THEIR_BLOCK + "mlp.fc1*"),
@@ -148,8 +152,6 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
     Raises:
         ValueError: these are not an InternImage's weights.
     """
-    if any(key.endswith("levels.0.blocks.0.dcn.offset_mask.weight") for key in state):
-        raise ValueError("these are FlashInternImage's weights (DCNv4), another network than InternImage (DCNv3)")
     for mark, origin in ((_OFFICIAL_MARK, "official"), (_OURS_MARK, "ours")):
         prefixes = [key.removesuffix(mark) for key in state if key == mark or key.endswith("." + mark)]
         if prefixes:

@@ -40,6 +40,7 @@ _KIND, _FRAMING = "kind", "framing"
 _RAW = "ema_"
 _RCNN, _DETR = "rcnn", "detr"
 _BOX, _LATERAL = "roi_heads.box_heads.0.", "fpn.inner_blocks.0.0.weight"
+_LATERAL_NORM = "fpn.inner_blocks.0.1.weight"
 # Without these a released file does not say how its detector is made.
 _TELLING = (_BOX + "cls.weight", _LATERAL)
 
@@ -195,6 +196,7 @@ def _inferred(backbone: InternImageConfig, state: Mapping[str, Tensor], settings
         stages=stages,
         masks=any(key.startswith("roi_heads.mask_heads.") for key in state),
         fpn_channels=state[_LATERAL].shape[0],
+        fpn_norm=_LATERAL_NORM in state,
         head_convs=sum(key.startswith(_BOX + "convs.") and key.endswith("conv.weight") for key in state),
         head_layers=sum(key.startswith(_BOX + "layers.") and key.endswith("weight") for key in state),
         head_channels=state[_BOX + "cls.weight"].shape[1],

@@ -3,7 +3,8 @@
 A row is (ours, mmdetection's); ``{i}`` stands for a level or a cascade stage, ``{j}`` for a layer. Mask R-CNN's one box
 head has no number there and is stage 0 here. Nothing is reordered: the background is the last class in both.
 
-Source: the key lists of detection/configs/coco in the released code, 31c962d, under mmdet 2.28.
+Source: the key lists of detection/configs/coco in the released code, 31c962d, under mmdet 2.28; the pyramid with norms
+from detection/mmdet_custom/models/necks/fpn.py of DCNv4, 4b848f7.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _MASK, _THEIR_MASK = "roi_heads.mask_heads.{i}.", "roi_head.mask_head.{i}."
 _TABLE: tuple[tuple[str, str], ...] = (
     ("fpn.inner_blocks.{i}.0*", "neck.lateral_convs.{i}.conv*"),
     ("fpn.layer_blocks.{i}.0*", "neck.fpn_convs.{i}.conv*"),
+    ("fpn.inner_blocks.{i}.1*", "neck.lateral_convs.{i}.ln*"),
+    ("fpn.layer_blocks.{i}.1*", "neck.fpn_convs.{i}.ln*"),
     ("rpn.head.conv.0.0*", "rpn_head.rpn_conv*"),
     ("rpn.head.cls_logits*", "rpn_head.rpn_cls*"),
     ("rpn.head.bbox_pred*", "rpn_head.rpn_reg*"),

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.convert import to_ours
+from internimage.model.checkpoints.official_arguments import OFFICIAL_ARGUMENTS
 from internimage.model.classifier import InternImageClassifier
-from internimage.model.config import OFFICIAL_ARGUMENTS, InternImageConfig
+from internimage.model.config import InternImageConfig
 from internimage.structures import LabelMap, Preprocess
 
 # The key of our JSON in a safetensors header and in a training checkpoint.

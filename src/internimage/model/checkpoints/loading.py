@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -16,14 +17,23 @@ from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.convert import knows_date_and_place
 from internimage.model.checkpoints.files import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.hub import locate
+from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_BACKBONE, OFFICIAL_ARGUMENTS
 from internimage.model.classifier import InternImageClassifier
-from internimage.model.config import NUM_STAGES, OFFICIAL_ARGUMENTS, InternImageConfig
-from internimage.model.variants import describe_variant, list_models, variant_config
+from internimage.model.config import NUM_STAGES, InternImageConfig
+from internimage.model.deform_v4 import offset_mask_width
+from internimage.model.variants import architecture_of, describe_variant, list_models, variant_config
 
 log = logging.getLogger(__name__)
 IN22K_CLASSES, IN1K_CLASSES = 21841, 1000
 _STEM_IN, _STEM_OUT = "backbone.stem.conv1.weight", "backbone.stem.conv2.weight"
 _FC = ("head.fc.weight", "head.fc.bias")
+# DCNv4 has one layer for offsets and modulations. What a network of each kind can have, and the other can't.
+_JOINT = ".dcn.offset_mask.bias"
+_LOOKS = re.compile(r"stages\.(?P<stage>\d+)\.blocks\.\d+\.dcn\.(?P<layer>offset|mask|offset_mask)\.(?:weight|bias)$")
+# Rows per sampling point, one kind after the other in every group.
+_POINT_ROWS = {"offset": (2,), "mask": (1,), "offset_mask": (2, 1)}
+_DCNV3 = {"core": "dcnv3", "normalize": "softmax"}
+_DCNV4 = {"core": "dcnv4", "normalize": "none", "shared_weights": True, "center_feature_scale": False}
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,7 @@ def load_checkpoint(
 def check_architecture(found: Checkpoint, config: InternImageConfig) -> None:
     """Raise ``ValueError`` that names both variants if the weights are another architecture's."""
     theirs = _architecture_of(found, config)
-    mine = (config.channels, config.depths, config.groups)
-    if (theirs.channels, theirs.depths, theirs.groups) != mine:
+    if architecture_of(theirs) != architecture_of(config):
         raise ValueError(
             f"{found.path} holds {describe_variant(theirs)}, but the model is {describe_variant(config)}; "
             "create the model by the checkpoint's name"
@@ -117,8 +126,10 @@ def check_architecture(found: Checkpoint, config: InternImageConfig) -> None:
 
 
 def architecture(state: Mapping[str, Tensor], like: InternImageConfig) -> InternImageConfig:
-    """``like`` with the channels, depths and groups that the weights' shapes say."""
-    masks = [f"backbone.stages.{stage}.blocks.0.dcn.mask.bias" for stage in range(NUM_STAGES)]
+    """``like`` with the deformable layer, channels, depths and groups that the weights' names and shapes say."""
+    is_joint = any(key.endswith(_JOINT) for key in state)
+    last = _JOINT if is_joint else ".dcn.mask.bias"
+    masks = [f"backbone.stages.{stage}.blocks.0{last}" for stage in range(NUM_STAGES)]
     if lost := next((key for key in (_STEM_IN, _STEM_OUT, *masks) if key not in state), None):
         raise ValueError(f"this is not a whole InternImage: {lost} is missing")
     channels = state[_STEM_OUT].shape[0]
@@ -127,17 +138,26 @@ def architecture(state: Mapping[str, Tensor], like: InternImageConfig) -> Intern
     rows = [state[key].shape[0] for key in masks]
     # Eight or nine points per group; the weights don't say which, so prefer the reading that fits the model.
     expected = [9 - like.remove_center, 9, 8]
-    points = next((k for k in expected if [row / k for row in rows] == list(like.groups)), None)
+    readings = {k: tuple(_groups_in(row, k, is_joint) for row in rows) for k in (9, 8)}
+    points = next((k for k in expected if readings[k] == like.groups), None)
     if points is None:
-        points = 9 if all(row % 9 == 0 for row in rows) else 8
+        points = 9 if all(readings[9]) else 8
+    core: dict[str, Any] = _DCNV4 if is_joint else _DCNV3
     return replace(
         like,
+        **({} if like.core == core["core"] else core),
         channels=channels,
         depths=depths,
-        groups=tuple(row // points for row in rows),
+        groups=readings[points],
         remove_center=points == 8,
         level2_post_norm_blocks=() if depths[2] < like.depths[2] else like.level2_post_norm_blocks,
     )
+
+
+def _groups_in(rows: int, points: int, is_joint: bool) -> int:
+    """Groups of so many points in the rows of the layer that gives their modulations; 0 where they don't fit."""
+    groups = rows // (3 * points if is_joint else points)
+    return groups if rows == (offset_mask_width(groups, points) if is_joint else groups * points) else 0
 
 
 def _architecture_of(found: Checkpoint, like: InternImageConfig) -> InternImageConfig:
@@ -153,7 +173,7 @@ def differing_settings(found: Checkpoint, config: InternImageConfig, strict: boo
         return []
     differing = [
         f"{name}={getattr(found.card.config, name)!r} instead of {getattr(config, name)!r}"
-        for name in ("offset_scale", "activation", "post_norm", "level2_post_norm_blocks")
+        for name in ("offset_scale", "normalize", "activation", "post_norm", "level2_post_norm_blocks")
         if getattr(found.card.config, name) != getattr(config, name)
     ]
     if differing and strict:
@@ -179,7 +199,7 @@ def infer_config(found: Checkpoint) -> InternImageConfig:
     for name in list_models():
         config = variant_config(name)
         theirs = _architecture_of(found, config)
-        if (theirs.channels, theirs.depths, theirs.groups) == (config.channels, config.depths, config.groups):
+        if architecture_of(theirs) == architecture_of(config):
             has_scale = any(key.endswith("layer_scale1") for key in state)
             scale = (config.layer_scale or 1.0) if has_scale else None
             classes = state[_FC[0]].shape[0] if _FC[0] in state else 0
@@ -203,6 +223,8 @@ def official_backbone(found: Checkpoint, said: Mapping[str, Any] | None) -> Inte
     if said is None:
         return infer_config(found)
     arguments = {name: value for name, value in said.items() if name in OFFICIAL_ARGUMENTS}
+    if said.get("type") == FLASH_BACKBONE:
+        arguments = {"core_op": DCNV4, **arguments}
     try:
         return InternImageConfig.from_official({**arguments, "num_classes": 0})
     except ValueError as error:
@@ -257,12 +279,20 @@ def _adapt(
 def _remove_centers(state: dict[str, Tensor], config: InternImageConfig) -> list[str]:
     """Drop the rows of the middle point: the fifth of nine in every group, for offsets its x and y."""
     changed = 0
-    for key in [key for key in state if ".dcn.offset." in key or ".dcn.mask." in key]:
-        stage, per_point = int(key.split(".")[2]), 2 if ".dcn.offset." in key else 1
-        rows: Tensor = torch.unflatten(state[key], 0, (config.groups[stage], -1))
-        if rows.shape[1] == 9 * per_point:
-            kept = torch.cat((rows[:, : 4 * per_point], rows[:, 5 * per_point :]), dim=1)
-            state[key], changed = kept.flatten(0, 1), changed + 1
+    for key in list(state):
+        found = _LOOKS.search(key)
+        if found is None:
+            continue
+        groups, parts = config.groups[int(found["stage"])], _POINT_ROWS[found["layer"]]
+        count = 9 * groups * sum(parts)
+        if state[key].shape[0] != (count if len(parts) == 1 else offset_mask_width(groups, 9)):
+            continue
+        rows: Tensor = torch.unflatten(state[key][:count], 0, (groups, -1))
+        kept: list[Tensor] = []
+        for kind, part in zip(torch.split(rows, [9 * part for part in parts], dim=1), parts, strict=True):
+            kept += [kind[:, : 4 * part], kind[:, 5 * part :]]
+        # Those of DCNv4 need no more filling up: three rows for each of eight points.
+        state[key], changed = torch.cat(kept, dim=1).flatten(0, 1), changed + 1
     return [f"the middle sampling point was removed from {changed} tensors"] if changed else []
 
 

@@ -43,10 +43,10 @@ _FIXED_POOLING: dict[str, Any] = {
 }
 # What is always so here; a configuration that leaves it out means the same.
 _FIXED: dict[str, Any] = {
-    "model.neck.type": "FPN",
     "model.neck.num_outs": 5,
     "model.neck.start_level": 0,
     "model.neck.upsample_cfg.mode": "nearest",
+    "model.neck.use_residual": True,
     "model.rpn_head.anchor_generator.type": "AnchorGenerator",
     "model.rpn_head.anchor_generator.scales": [8],
     "model.rpn_head.anchor_generator.ratios": [0.5, 1.0, 2.0],
@@ -125,6 +125,9 @@ def _check(config: dict[str, Any], path: str) -> None:
     for stage, head in enumerate(cast(list[Any], heads) if isinstance(heads, list) else [heads]):
         wanted = _FIXED_HEAD | {"bbox_coder.target_stds": _STDS[min(stage, 2)]}
         asked += [(f"bbox_head.{stage}.{where}", find(head, where), each) for where, each in wanted.items()]
+    # The second is the first with norms, which show in the weights.
+    neck = find(config, "model.neck.type")
+    asked.append(("model.neck.type", None if neck == "FPN_vitdet" else neck, "FPN"))
     # Boxes and masks are read from the same levels here.
     scales = [find(config, f"model.roi_head.{kind}_roi_extractor.finest_scale") for kind in ("mask", "bbox")]
     asked.append(("model.roi_head.mask_roi_extractor.finest_scale", scales[0], scales[1] or _FINEST_SCALE))

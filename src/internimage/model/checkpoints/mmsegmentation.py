@@ -21,6 +21,7 @@ from internimage.model.checkpoints.mmcv_configuration import (
     tested_size,
     tested_steps,
 )
+from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_BACKBONE
 from internimage.structures import Colour, LabelMap, Viewing
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ _FIXED_HEAD: dict[Head, dict[str, Any]] = {
         _PIXELS + "positional_encoding.normalize": True,
         _ENCODER + "attn_cfgs.num_levels": 3,
         _ENCODER + "attn_cfgs.num_points": 4,
+        _ENCODER + "attn_cfgs.use_softmax": True,
         _ENCODER + "ffn_cfgs.act_cfg.type": "ReLU",
         _ENCODER + "operation_order": ["self_attn", "norm", "ffn", "norm"],
         _DECODER + "ffn_cfgs.act_cfg.type": "ReLU",
@@ -235,9 +237,10 @@ def configuration_of(backbone: Mapping[str, Any], head: Head, settings: Mapping[
         settings: of `SegmenterConfig`, by name.
         viewing: how a picture is shown.
     """
+    kind = FLASH_BACKBONE if backbone.get("core_op") == DCNV4 else "InternImage"
     model: dict[str, Any] = {
         "type": _FIXED_HEAD[head]["model.type"],
-        "backbone": {"type": "InternImage", **backbone, "out_indices": (0, 1, 2, 3)},
+        "backbone": {"type": kind, **backbone, "out_indices": (0, 1, 2, 3)},
         "decode_head": {"type": _FIXED_HEAD[head][_HEAD + "type"], "align_corners": False},
         "test_cfg": {"mode": "whole"},
     }

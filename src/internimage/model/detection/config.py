@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from internimage.model.config import InternImageConfig
+from internimage.model.variants import letter_of
 
 # Of each cascade stage: standard deviations of the four deltas.
 _CASCADE_STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
@@ -17,7 +18,8 @@ _CASCADES, _LAYER_SCALED = ("l", "xl"), ("t", "s", "b", "l", "xl")
 class DetectorConfig:
     """A Mask R-CNN (one stage) or Cascade Mask R-CNN (three) with FPN.
 
-    Source: detection/configs/coco of the released code, 31c962d; the limits are mmdetection's 2.28 defaults there.
+    Source: detection/configs/coco of the released code, 31c962d (DCNv4: 4b848f7); the limits are mmdetection's 2.28
+    defaults there.
 
     Args:
         backbone: the network below; its classes and head do not matter.
@@ -25,6 +27,8 @@ class DetectorConfig:
         stages: box heads one after the other, 1 or 3.
         masks: also instance masks.
         fpn_channels: of every pyramid level.
+        fpn_norm: layer normalisation after every convolution of the pyramid, which then has no biases (as in ViTDet);
+            the released detectors with DCNv4 have it.
         head_convs: 3x3 convolutions with batch normalisation in a box head; 0 in Mask R-CNN, 4 in the cascade.
         head_layers: linear layers after them; 2 in Mask R-CNN, 1 in the cascade.
         head_channels: of these layers.
@@ -46,6 +50,7 @@ class DetectorConfig:
     stages: int = 1
     masks: bool = True
     fpn_channels: int = 256
+    fpn_norm: bool = False
     head_convs: int = 0
     head_layers: int = 2
     head_channels: int = 1024
@@ -80,9 +85,9 @@ class DetectorConfig:
         (1, 3)
         """
         backbone = InternImageConfig.from_variant(name, num_classes=0)
-        short = name.lower().removeprefix("internimage_")
-        if short in _LAYER_SCALED:
+        letter, normed = letter_of(name), backbone.core == "dcnv4"
+        if letter in _LAYER_SCALED:
             backbone = replace(backbone, layer_scale=1.0)
-        if (short in _CASCADES) if cascade is None else cascade:
-            return cls(backbone, num_classes, stages=3, masks=masks, head_convs=4, head_layers=1)
-        return cls(backbone, num_classes, masks=masks)
+        if (letter in _CASCADES) if cascade is None else cascade:
+            return cls(backbone, num_classes, stages=3, masks=masks, fpn_norm=normed, head_convs=4, head_layers=1)
+        return cls(backbone, num_classes, masks=masks, fpn_norm=normed)

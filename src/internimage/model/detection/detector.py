@@ -38,7 +38,10 @@ class InternImageDetector(nn.Module):
         self.config = config
         self.backbone = InternImage(config.backbone)
         self.fpn = FeaturePyramidNetwork(
-            list(config.backbone.stage_channels), config.fpn_channels, extra_blocks=LastLevelMaxPool()
+            list(config.backbone.stage_channels),
+            config.fpn_channels,
+            extra_blocks=LastLevelMaxPool(),
+            norm_layer=ChannelNorm if config.fpn_norm else None,
         )
         self.rpn = build_rpn(config)
         self.roi_heads = RoIHeads(config)
@@ -89,6 +92,17 @@ class InternImageDetector(nn.Module):
         images = ImageList(maps[0], [place.size for place in placements])
         proposals, _ = self.rpn(images, _by_name(maps))
         return proposals
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of every position of an NCHW map, with mmcv's epsilon of 1e-5.
+
+    Source: ``FPN_vitdet`` of the released DCNv4, 4b848f7, detection/mmdet_custom/models/necks/fpn.py.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H, W)."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _by_name(maps: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from internimage.model.config import InternImageConfig
+from internimage.model.variants import letter_of
 from internimage.structures import MOST_CLASSES
 
 HeadName = Literal["upernet", "segformer", "mask2former"]
@@ -29,7 +30,7 @@ _INTEGERS = (
 class SegmenterConfig:
     """A UPerNet, SegFormer's head or a Mask2Former on InternImage.
 
-    Source: segmentation/configs of the released code, 31c962d.
+    Source: segmentation/configs of the released code, 31c962d, for DCNv4 4b848f7.
 
     Args:
         backbone: the network below; its classes and head do not matter.
@@ -125,25 +126,27 @@ class SegmenterConfig:
             name: as `InternImageConfig.from_variant` takes it.
             num_classes: released UPerNets and SegFormers have 150, also for Cityscapes and Mapillary.
             channels: by default 512 for UPerNet, else 256; Mask2Former was released with 1024 as well.
-            queries: by default 200 for the Mask2Former of 1024 channels, else 100.
+            queries: by default 200 for the Mask2Former of 1024 channels and with DCNv4 from S on, else 100.
 
         >>> SegmenterConfig.from_variant("h", head="mask2former", channels=1024).queries
         200
         """
         backbone = InternImageConfig.from_variant(name, num_classes=0)
-        if name.lower().removeprefix("internimage_") in _LAYER_SCALED:
+        if letter_of(name) in _LAYER_SCALED:
             backbone = replace(backbone, layer_scale=1.0)
         width = _CHANNELS.get(head, _CHANNELS["upernet"]) if channels is None else channels
         if head != "mask2former":
             return cls(backbone, num_classes, head, width, auxiliary=head == "upernet")
+        large = backbone.core == "dcnv4" and letter_of(name) != "t"
+        usual = _QUERIES[1024] if large else _QUERIES.get(width, 100)
         return cls(
             backbone,
             num_classes,
             head,
             width,
-            queries=_QUERIES.get(width, 100) if queries is None else queries,
+            queries=usual if queries is None else queries,
             heads=max(width // _HEAD_WIDTH, 1),
-            encoder_feedforward=4 * width,
+            encoder_feedforward=8 * width if large else 4 * width,
             # As released for 256 and 1024 channels.
             decoder_feedforward=max(4 * width, 2048),
         )
