@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def _space() -> Table:
 
 
 def _cost(values: dict[str, Any]) -> DesignCost:
-    known = {key: values[key] for key in DesignCost.__dataclass_fields__}
-    return DesignCost(**known | {"numbers": tuple(known["numbers"])})
+    known: dict[str, Any] = {field.name: values[field.name] for field in fields(DesignCost)}
+    return DesignCost(**{**known, "numbers": tuple(known["numbers"])})
 
 
 def _savings() -> Table:

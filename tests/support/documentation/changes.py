@@ -92,7 +92,9 @@ SHORTER = (
     ),
     Shorter(r"^internimage design (search|ablate)", f"--config smoke/classification {_ONE_EPOCH} --seeds 1", "an hour"),
     Shorter(
-        r"^internimage design search", "--budget 150K --channels 8 --depths 1 --group_widths 8 --finalists 1", "the same"
+        r"^internimage design search",
+        "--budget 150K --channels 8 --depths 1 --group_widths 8 --finalists 1",
+        "the same",
     ),
     Shorter(r"^internimage design ablate", "--forms DCNv3 --design 8 4 1 1", "the same"),
     Shorter(r"fit --run runs/streets --resume", "--trainer.max_epochs 2", "there is one epoch to go"),
