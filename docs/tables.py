@@ -18,7 +18,7 @@ import torch
 from internimage.cli.configs import shipped_configs
 from internimage.model import InternImageConfig, create_model
 from internimage.model.checkpoints import convert, detectors, segmenters
-from internimage.model.checkpoints.official_arguments import FIELDS, FLASH_FIELDS
+from internimage.model.checkpoints.official.arguments import FIELDS, FLASH_FIELDS
 from internimage.model.weights import DETECTORS, SEGMENTERS, SHIPPED, WEIGHTS, Weights
 
 DOCS = Path(__file__).resolve().parent

@@ -56,20 +56,6 @@ OFFICIAL: dict[str, dict[str, Any]] = {
         "use_clip_projector": True,
     },
 }
-# The four with DCNv4 beside the sizes of T, S, B and L, as their configurations give them.
-FLASH: dict[str, dict[str, Any]] = {
-    "t": {"offset_scale": 1.0},
-    "s": {"offset_scale": 1.0, "layer_scale": 1e-5, "post_norm": True, "dw_kernel_size": 3},
-    "b": {"layer_scale": 1e-5, "post_norm": True, "dw_kernel_size": 3},
-    "l": {
-        "offset_scale": 2.0,
-        "layer_scale": 1e-5,
-        "post_norm": True,
-        "dw_kernel_size": 3,
-        "dcn_output_bias": True,
-        "mlp_fc2_bias": True,
-    },
-}
 # What every hub configuration spells out (its defaults where a network above does not say otherwise).
 SPELLED_OUT: dict[str, Any] = {
     "core_op": "DCNv3",
@@ -104,19 +90,6 @@ def test_official_arguments_are_the_variants(variant: str) -> None:
     assert InternImageConfig.from_official(json.loads(json.dumps(config.to_official()))) == config
 
 
-@pytest.mark.parametrize("variant", FLASH)
-def test_official_arguments_with_dcnv4(variant: str) -> None:
-    """Of the constructor's own defaults three differ: a scale of 0.5, which is B's, and no bias at two ends."""
-    stages = {key: OFFICIAL[variant][key] for key in STAGES}
-    config = InternImageConfig.from_official(stages | FLASH[variant] | {"core_op": "DCNv4", "drop_path_rate": 0.0})
-    assert config == InternImageConfig.from_variant(f"flash_internimage_{variant}")
-    assert config == InternImageConfig.from_variant(f"flash_{variant}")
-    written = config.to_official()
-    assert written["core_op"] == "DCNv4"
-    assert "remove_center" not in written
-    assert InternImageConfig.from_official(json.loads(json.dumps(written))) == config
-
-
 def test_the_official_defaults() -> None:
     config = InternImageConfig.from_official(STAGES)
     assert config == InternImageConfig.from_variant("t", drop_path_rate=0.2)
@@ -141,9 +114,6 @@ def test_arguments_that_yaml_reads_as_text() -> None:
         ({"use_dcn_v4_op": True}, r"unknown official arguments \['use_dcn_v4_op'\]; known are \['act_layer'"),
         ({"norm_layer": "BN"}, "norm_layer 'BN' is not supported: released models use 'LN'"),
         ({"core_op": "DCNv2"}, "core_op 'DCNv2' is not supported: released models use 'DCNv3' or .* or 'DCNv4'"),
-        ({"dcn_output_bias": False}, "dcn_output_bias are FlashInternImage's: set core_op to DCNv4"),
-        ({"core_op": "DCNv4", "remove_center": True}, "FlashInternImage takes no notice of remove_center"),
-        ({"core_op": "DCNv4", "center_feature_scale": True}, "DCNv4 has shared weights and no center_feature_scale"),
         ({"act_layer": "Mish"}, "activation must be one of gelu, relu, silu, got 'mish'"),
         ({"res_post_norm": True, "layer_scale": 1e-5}, "res_post_norm excludes post_norm and layer_scale"),
         ({"res_post_norm": True, "post_norm": True}, "res_post_norm excludes post_norm and layer_scale"),

@@ -275,13 +275,13 @@ class InternImageConfig:
         >>> InternImageConfig.from_official({"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32]}).head
         'conv'
         """
-        from internimage.model.checkpoints.official_arguments import read_arguments
+        from internimage.model.checkpoints.official.arguments import read_arguments
 
         return read_arguments(arguments)
 
     def to_official(self) -> dict[str, Any]:
         """The official constructor's arguments for this network; raises ``ValueError`` if it has none."""
-        from internimage.model.checkpoints.official_arguments import write_arguments
+        from internimage.model.checkpoints.official.arguments import write_arguments
 
         return write_arguments(self)
 

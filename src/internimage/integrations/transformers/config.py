@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
 from internimage.model import InternImageConfig as Architecture
-from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_FIELDS, OFFICIAL_ARGUMENTS
+from internimage.model.checkpoints.official.arguments import DCNV4, FLASH_FIELDS, OFFICIAL_ARGUMENTS
 from internimage.model.config import NUM_STAGES
 from internimage.structures import LabelMap
 

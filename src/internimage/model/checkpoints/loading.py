@@ -17,7 +17,7 @@ from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.convert import knows_date_and_place
 from internimage.model.checkpoints.files import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.hub import locate
-from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_BACKBONE, OFFICIAL_ARGUMENTS
+from internimage.model.checkpoints.official.arguments import DCNV4, FLASH_BACKBONE, OFFICIAL_ARGUMENTS
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import NUM_STAGES, InternImageConfig
 from internimage.model.deform_v4 import offset_mask_width

@@ -21,7 +21,7 @@ from internimage.model.checkpoints.mmcv_configuration import (
     tested_size,
     tested_steps,
 )
-from internimage.model.checkpoints.official_arguments import DCNV4, FLASH_BACKBONE
+from internimage.model.checkpoints.official.arguments import DCNV4, FLASH_BACKBONE
 from internimage.structures import Colour, LabelMap, Viewing
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What the released code calls things that are no weights."""
