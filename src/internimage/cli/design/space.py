@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +16,11 @@ from internimage.cli.design.options import (
     add_output,
     describe_run,
     in_units,
-    markdown_table,
     network_settings,
     output_files,
     read_count,
 )
-from internimage.cli.tables import table
+from internimage.cli.design.results import print_table, results_page, write_results
 from internimage.inference.loading import pick_device
 from internimage.model import create_model
 from internimage.model.design.cost import activation_bytes, measure_latency, multiply_adds
@@ -80,15 +78,11 @@ def run(options: Namespace) -> int:
     facts = describe_run("space", options)
     costs = _timed(space, _counted(space, options.size), options)
     header, rows = space_table(costs, options.batch)
-    print("\n".join([*table(header, rows), "", *space_summary(space)]))
+    notes = space_summary(space)
+    print_table(header, rows, notes)
+    page = results_page(f"The candidates of {in_units(budget)} parameters", facts, notes, header, rows)
     figure = design_space_figure(costs, ORIGIN.numbers, options.batch)
-    page = [f"# The candidates of {in_units(budget)} parameters, {facts['date'][:10]}", ""]
-    page += [f"- {name}: {f'`{fact}`' if name == 'command' else fact}" for name, fact in facts.items()]
-    page += ["", *space_summary(space), "", markdown_table(header, rows), ""]
-    files[0].write_text("\n".join(page), encoding="utf-8")
-    files[1].write_text(_json(facts, space, costs), encoding="utf-8")
-    figure.savefig(files[2], dpi=150, facecolor="white")
-    print("\n".join(map(str, ("", *files))))
+    write_results(files, page, _content(facts, space, costs), figure)
     return 0
 
 
@@ -178,12 +172,12 @@ def _check_memory(space: Space) -> None:
         )
 
 
-def _json(facts: Mapping[str, str], space: Space, costs: Sequence[DesignCost]) -> str:
+def _content(facts: Mapping[str, str], space: Space, costs: Sequence[DesignCost]) -> dict[str, Any]:
     candidates: list[dict[str, Any]] = []
     for candidate, cost in zip(space.candidates, costs, strict=True):
         row = asdict(cost) | {"latency_ms": cost.latency_ms, "groups": candidate.config.groups}
         candidates.append(row | {"is_paper_choice": candidate.design == ORIGIN})
-    found = {
+    return {
         "facts": facts,
         "budget": space.budget,
         "num_exact": space.num_exact,
@@ -191,4 +185,3 @@ def _json(facts: Mapping[str, str], space: Space, costs: Sequence[DesignCost]) -
         "candidates": candidates,
         "left_out": [{"numbers": each.design.numbers, "parameters": each.parameters} for each in space.left_out],
     }
-    return json.dumps(found, indent=1) + "\n"
