@@ -42,6 +42,7 @@ STANDS_FOR = {"README.md": "index.md", "NOTICE": "project/notice.md"}
 REFERENCE: dict[str, tuple[str, tuple[str, ...]]] = {
     "operator": ("The operator", ("internimage.ops.dcnv3",)),
     "model": ("Networks and weight files", ("internimage.model",)),
+    "design": ("Designs and their costs", ("internimage.model.design.*",)),
     "structures": ("Values that travel", ("internimage.structures",)),
     "data": ("Data", ("internimage.data", "internimage.data.shards")),
     "inference": (

@@ -138,6 +138,15 @@ def test_own_forms_survive_both_ways(tmp_path: Path) -> None:
     assert torch.equal(again(grey).logits, network(grey))
 
 
+def test_networks_with_dcnv4_keep_what_was_loaded(tmp_path: Path) -> None:
+    """DCNv4 starts a part of a parameter, which transformers does not guard by itself."""
+    flash = {"core": "dcnv4", "normalize": "none", "core_output_bias": False, "mlp_output_bias": False}
+    network = network_of(InternImageConfig.from_dict(SMALL.to_dict() | flash | {"center_feature_scale": False}))
+    ours.InternImageForImageClassification.from_network(network).save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(IMAGES).logits, network(IMAGES))
+
+
 def test_network_and_model_share_weights() -> None:
     network = network_of(SMALL)
     model = ours.InternImageForImageClassification.from_network(network, problem_type="regression")

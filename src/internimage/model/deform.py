@@ -103,10 +103,11 @@ class DCNv3(nn.Module):
         if self.normalize == "none":
             # Modulations of zero would let nothing through and give the projections no gradient.
             nn.init.constant_(self.mask.bias, 1 / self.geometry.num_points)
+        # The bound of Xavier's uniform start for a matrix of C x C, which every point's own one is as well. Written
+        # on whole parameters: transformers guards those that it has loaded, and not their parts.
+        bound = (3 / self.channels) ** 0.5
         for layer in (self.input_proj, self.output_proj):
-            # Every point's own matrix is drawn as the shared one.
-            for weight_CC in torch.split(layer.weight, self.channels, dim=1):
-                nn.init.xavier_uniform_(weight_CC)
+            nn.init.uniform_(layer.weight, -bound, bound)
             if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  # Linear(bias=False)
                 nn.init.zeros_(layer.bias)
 

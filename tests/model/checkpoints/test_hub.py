@@ -67,7 +67,8 @@ def write_in_parts(network: InternImageClassifier, folder: Path) -> None:
 
 @pytest.mark.parametrize("row", WEIGHTS.values(), ids=WEIGHTS)
 def test_rows_of_the_weight_table(row: Weights) -> None:
-    assert re.fullmatch(r"internimage_(t|s|b|l|xl|h|g)\.\w+_\d+", row.name)
+    assert re.fullmatch(r"(flash_)?internimage_(t|s|b|l|xl|h|g)\.\w+_\d+", row.name)
+    is_flash = row.name.startswith("flash_")
     assert WEIGHTS[row.name] is row
     assert InternImageConfig.from_variant(row.model).num_classes == 1000
     assert row.name.endswith(f"_{row.image_size}")
@@ -78,16 +79,22 @@ def test_rows_of_the_weight_table(row: Weights) -> None:
     # iNaturalist's was measured with the date and place of each image, which this network does not take.
     assert (row.top1 is None) == (last != "in1k")
     assert row.top1 is None or 83 < row.top1 < 91
-    assert row.url == f"https://huggingface.co/OpenGVLab/InternImage/resolve/main/{row.file}"
+    repository = "OpenGVLab/DCNv4" if is_flash else "OpenGVLab/InternImage"
+    assert row.url == f"https://huggingface.co/{repository}/resolve/main/{row.file}"
     assert row.model_repository is None or row.model_repository.startswith("OpenGVLab/internimage_")
+    assert row.model_repository is None or not is_flash
     assert row.licence == "MIT"
 
 
 def test_the_weight_table_is_whole() -> None:
-    assert len(WEIGHTS) == 12
-    assert len({row.file for row in WEIGHTS.values()}) == 12
+    # 12 of InternImage, 5 of FlashInternImage.
+    assert len(WEIGHTS) == 17
+    assert len({row.file for row in WEIGHTS.values()}) == 17
     assert len({row.model_repository for row in WEIGHTS.values()} - {None}) == 11
-    assert {row.model for row in WEIGHTS.values()} == {f"internimage_{variant}" for variant in PUBLISHED}
+    models = {f"internimage_{variant}" for variant in PUBLISHED} | {
+        f"flash_internimage_{variant}" for variant in "tsbl"
+    }
+    assert {row.model for row in WEIGHTS.values()} == models
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)
@@ -101,7 +108,8 @@ def test_names_of_the_table_build_their_model() -> None:
         assert create_model("internimage_l.in22k_384").num_classes == 21841
         assert create_model("internimage_h.in22k_inat18_384", features_only=True).config.num_classes == 8142
     with pytest.raises(
-        ValueError, match="no released weights for 'internimage_nano'; there are some for internimage_b"
+        ValueError,
+        match=r"no released weights for 'internimage_nano'; there are some for flash_internimage_b, .*_xl",
     ):
         default_weights("internimage_nano")
 

@@ -108,7 +108,8 @@ def test_other_weights_are_refused() -> None:
 
 
 def test_published_rows() -> None:
-    assert len(SEGMENTERS) == len({row.file for row in SEGMENTERS.values()}) == 26
+    # 26 on InternImage, 8 on FlashInternImage.
+    assert len(SEGMENTERS) == len({row.file for row in SEGMENTERS.values()}) == 34
     row = SEGMENTERS["mask2former_internimage_h_ade20k_896"]
     assert row.url.endswith(
         "/OpenGVLab/InternImage/resolve/main/mask2former_internimage_h_896_80k_cocostuff2ade20k.pth"
@@ -117,7 +118,7 @@ def test_published_rows() -> None:
     street = SEGMENTERS["mask2former_internimage_h_cityscapes_1024"].viewing
     assert (street.frame, street.window, street.stride) == ((1024, 2048), (1024, 1024), (512, 512))
     for name, row in SEGMENTERS.items():
-        head, _, short, *_ = name.split("_")
-        assert row.file.startswith(f"{head}_internimage_{short}_")
+        head, variant = re.fullmatch(r"([a-z0-9]+)_((?:flash_)?internimage_[a-z]+)_.+", name).groups()
+        assert row.file.startswith(f"{head}_{variant}_")
         assert re.fullmatch(r".+_\d+(x\d+)?", name)
         assert row.name == name

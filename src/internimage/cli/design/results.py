@@ -36,7 +36,7 @@ def results_page(
 def write_results(files: Sequence[Path], page: str, content: Mapping[str, Any], figure: Figure) -> None:
     """Write the page (.md), the content (.json) and the figure (.png), and say where."""
     files[0].write_text(page, encoding="utf-8")
-    files[1].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    files[1].write_text(json.dumps(content) + "\n", encoding="utf-8")
     figure.savefig(files[2], dpi=_DPI, facecolor="white")
     print("\n".join(map(str, ("", *files))))
 

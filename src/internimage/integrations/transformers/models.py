@@ -23,7 +23,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import can_return_tuple
 
 from internimage.integrations.transformers.config import InternImageConfig
-from internimage.model import InternImage, InternImageClassifier
+from internimage.model import DCNv4, InternImage, InternImageClassifier
 from internimage.model.backbone import Block, init_weights
 from internimage.model.layers import to_nchw
 from internimage.structures import LabelMap
@@ -46,7 +46,13 @@ class InternImagePreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Our network's own start for what a file lacks; transformers guards what was loaded."""
-        init_weights(module)
+        if isinstance(module, DCNv4) and getattr(module.offset_mask.bias, "_is_hf_initialized", False):
+            # A part of it is written when it starts, past that guard.
+            loaded = module.offset_mask.bias.clone()
+            init_weights(module)
+            module.offset_mask.bias.copy_(loaded)
+        else:
+            init_weights(module)
         if isinstance(module, nn.Conv2d | nn.LayerNorm):
             module.reset_parameters()
         elif isinstance(module, nn.BatchNorm2d):

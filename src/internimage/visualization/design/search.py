@@ -46,7 +46,9 @@ def search_figure(found: Sequence[SearchedDesign]) -> Figure:
         epochs = f"{each.epochs} epoch{'s' * (each.epochs != 1)}"
         seeds = f", {len(each.accuracy)} seeds" if len(each.accuracy) > 1 else ""
         look: dict[str, Any] = {"fontsize": 8.5, "color": INK, "va": "center"}
-        right.annotate(epochs + seeds, (x, place), xytext=(12, 0), textcoords="offset points", **look)
+        right.annotate(
+            epochs + seeds, (x + (each.spread or 0.0), place), xytext=(12, 0), textcoords="offset points", **look
+        )
     quiet_axes(right, "Accuracy after the last epoch, by C1, C', L1, L3")
     right.set_yticks(range(len(found)), [", ".join(map(str, each.design)) for each in found])
     right.tick_params(axis="y", labelsize=9, labelcolor=INK)

@@ -66,7 +66,8 @@ def read_arguments(arguments: Mapping[str, Any]) -> InternImageConfig:
         values = _FLASH_DEFAULTS | values
         if values.get("remove_center"):
             raise ValueError("the official FlashInternImage takes no notice of remove_center; leave it out")
-    elif foreign := sorted(FLASH_FIELDS.keys() & given.keys()):
+    # False is how a configuration of both families spells that there is no such option.
+    elif foreign := sorted(key for key in FLASH_FIELDS if given.get(key)):
         raise ValueError(f"{', '.join(foreign)} are FlashInternImage's: set core_op to {DCNV4}, or leave them out")
     ours = {field: values[key] for key, field in (FIELDS | FLASH_FIELDS).items() if key in values}
     if is_flash:
