@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from internimage.cli.design.options import accuracy_in_words, describe_run, read_count
 from internimage.cli.design.results import print_table, results_page, write_results
-from internimage.cli.design.study import Study
+from internimage.cli.design.study import Study, import_optuna
 from internimage.cli.design.trials import (
     Progress,
     Stopped,
@@ -75,6 +75,8 @@ def run(options: Namespace) -> int:
         f"{len(space.left_out)} far from it, {len(space.candidates) - len(candidates)} without whole groups",
         flush=True,
     )
+    # Missed before a folder is made.
+    import_optuna()
     kept = {key: options[key] for key in ("budget", "channels", "depths", "group_widths", "num_classes", "reduction")}
     with comparison_folder(options, {"what": "search"} | kept) as folder:
         try:

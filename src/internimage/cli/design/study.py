@@ -32,7 +32,7 @@ class Study:
     """
 
     def __init__(self, folder: Path, designs: Sequence[str], reduction: int) -> None:
-        self._optuna = _import_optuna()
+        optuna_here = import_optuna()
         from optuna.pruners import SuccessiveHalvingPruner
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -40,7 +40,7 @@ class Study:
 
         self._states: Any = TrialState
         self._designs = list(designs)
-        self._study = self._optuna.create_study(
+        self._study = optuna_here.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL_FILE))),
             study_name=_NAME,
             direction="maximize",
@@ -105,7 +105,8 @@ class Study:
         return read_trained(trial, is_cut=any(each.params[_DESIGN] == design for each in cut))
 
 
-def _import_optuna() -> Any:
+def import_optuna() -> Any:
+    """optuna, quiet; ``ImportError`` with what to install if it is not there."""
     try:
         import optuna
     except ImportError as error:
