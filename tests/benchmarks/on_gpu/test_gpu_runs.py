@@ -262,6 +262,7 @@ def test_bad_arguments_end_in_one_sentence(
     assert words in last
 
 
+@pytest.mark.slow
 def test_the_program_runs_from_end_to_end(tmp_path: Path) -> None:
     """As a person starts it, without anything installed beside PyTorch and the core libraries."""
     program = [sys.executable, str(REPOSITORY / "benchmarks/gpu.py"), "--device", "cpu", "--quick"]
