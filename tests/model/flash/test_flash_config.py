@@ -47,7 +47,10 @@ def test_official_arguments_with_dcnv4(variant: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dcn_output_bias": False}, "dcn_output_bias are FlashInternImage's: set core_op to DCNv4"),
+        (
+            {"dcn_output_bias": True, "mlp_fc2_bias": False},
+            "^dcn_output_bias are FlashInternImage's: set core_op to DCNv4",
+        ),
         ({"core_op": "DCNv4", "remove_center": True}, "FlashInternImage takes no notice of remove_center"),
         ({"core_op": "DCNv4", "center_feature_scale": True}, "DCNv4 has shared weights and no center_feature_scale"),
     ],
@@ -55,3 +58,9 @@ def test_official_arguments_with_dcnv4(variant: str) -> None:
 def test_arguments_that_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         InternImageConfig.from_official(STAGES["t"] | arguments)
+
+
+def test_a_network_with_dcnv3_has_no_such_option() -> None:
+    """transformers' configuration serves both families and writes False for it, which must not take biases away."""
+    said = STAGES["t"] | {"dcn_output_bias": False, "mlp_fc2_bias": False}
+    assert InternImageConfig.from_official(said) == InternImageConfig.from_official(STAGES["t"])

@@ -69,7 +69,8 @@ def read_arguments(arguments: Mapping[str, Any]) -> InternImageConfig:
     # False is how a configuration of both families spells that there is no such option.
     elif foreign := sorted(key for key in FLASH_FIELDS if given.get(key)):
         raise ValueError(f"{', '.join(foreign)} are FlashInternImage's: set core_op to {DCNV4}, or leave them out")
-    ours = {field: values[key] for key, field in (FIELDS | FLASH_FIELDS).items() if key in values}
+    table = FIELDS | FLASH_FIELDS if is_flash else FIELDS
+    ours = {field: values[key] for key, field in table.items() if key in values}
     if is_flash:
         ours |= {"core": "dcnv4", "normalize": "none"}
     return InternImageConfig(
