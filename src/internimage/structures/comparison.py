@@ -5,13 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from statistics import mean, median, stdev
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
 
+class _Trained:
+    """What both have: accuracies, seed by seed, and a form as plain values."""
+
+    accuracy: tuple[tuple[float, ...], ...]
+
+    @property
+    def final(self) -> tuple[float, ...]:
+        """Accuracy after each seed's last epoch; 0 where no epoch was measured."""
+        return tuple(each[-1] if each else 0.0 for each in self.accuracy)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Of the seeds."""
+        return mean(self.final)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation of the seeds' accuracies; None for a single seed."""
+        return stdev(self.final) if len(self.final) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(cast(Any, self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises ``ValueError`` for other keys."""
+        if set(values) != (known := {field.name for field in fields(cast(Any, cls))}):
+            raise ValueError(f"{cls.__name__} has the keys {sorted(known)}, got {sorted(values)}")
+        return cls(**{key: _as_tuples(value) for key, value in values.items()})
+
+
 @dataclass(frozen=True)
-class SearchedDesign:
+class SearchedDesign(_Trained):
     """A design that a search trained, for as long as it looked promising.
 
     Args:
@@ -36,33 +68,9 @@ class SearchedDesign:
         """How long the search trained it."""
         return len(self.accuracy[0])
 
-    @property
-    def final(self) -> tuple[float, ...]:
-        """Accuracy after each seed's last epoch; 0 where no epoch was measured."""
-        return _final(self.accuracy)
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Of the seeds."""
-        return mean(self.final)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation of the seeds' accuracies; None for a single seed."""
-        return _spread(self.final)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SearchedDesign:
-        """The inverse of `to_dict`; raises ``ValueError`` for other keys."""
-        return cls(**_values_of(cls, values))
-
 
 @dataclass(frozen=True)
-class TrainedForm:
+class TrainedForm(_Trained):
     """One network of several, trained with every seed.
 
     Args:
@@ -84,25 +92,6 @@ class TrainedForm:
     problems: tuple[str | None, ...]
 
     @property
-    def final(self) -> tuple[float, ...]:
-        """Accuracy after each seed's last epoch; 0 where no epoch was measured."""
-        return _final(self.accuracy)
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Of the seeds."""
-        return mean(self.final)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation of the seeds' accuracies; None for a single seed.
-
-        >>> TrainedForm("a", 1, 1, ((0.1, 0.5), (0.2, 0.7)), ((), ()), (1.0, 1.0), (None, None)).spread
-        0.141...
-        """
-        return _spread(self.final)
-
-    @property
     def typical_gradient(self) -> float:
         """Median norm over the steps of all seeds; NaN if none was kept."""
         norms = [each for norms in self.gradient_norms for each in norms]
@@ -117,29 +106,6 @@ class TrainedForm:
         """
         ratios = [float(np.percentile(norms, 99) / np.median(norms)) for norms in self.gradient_norms if len(norms)]
         return mean(ratios) if ratios else float("nan")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainedForm:
-        """The inverse of `to_dict`; raises ``ValueError`` for other keys."""
-        return cls(**_values_of(cls, values))
-
-
-def _final(accuracy: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:
-    return tuple(each[-1] if each else 0.0 for each in accuracy)
-
-
-def _spread(values: tuple[float, ...]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
-
-
-def _values_of(kind: type[SearchedDesign] | type[TrainedForm], values: Mapping[str, Any]) -> dict[str, Any]:
-    if set(values) != (known := {field.name for field in fields(kind)}):
-        raise ValueError(f"{kind.__name__} has the keys {sorted(known)}, got {sorted(values)}")
-    return {key: _as_tuples(value) for key, value in values.items()}
 
 
 def _as_tuples(value: Any) -> Any:
