@@ -124,6 +124,11 @@ def test_signals_end_all_trainings(tmp_path: Path, number: int) -> None:
     assert not (tmp_path / "c").exists()
 
 
+def test_without_weights_there_is_no_size(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no training has left weights; what they said stands in .*\*\.txt"):
+        image_size(trained([trial(tmp_path, "a", -1)]).values())
+
+
 def options(run: Path, *more: str) -> Namespace:
     parser = ArgumentParser(exit_on_error=False)
     add_training_options(parser, str(run))
@@ -136,8 +141,6 @@ def test_the_recipe_with_another_network_and_seed(tmp_path: Path) -> None:
     assert '--model.init_args.model_options={"stem_strides": [2, 2], "channels": 8, "depths": [1, 1, 2, 1]}' in found
     assert {"--seed_everything=5", "--trainer.max_epochs=4", "--data.init_args.root=here"} <= set(found)
     assert "--data.init_args.batch_size=8" in found
-    assert image_size(given) == 28
-    assert image_size(options(tmp_path, "--config", "cifar10_short")) == 32
 
 
 def enter(given: Namespace, settings: dict[str, Any]) -> Path:

@@ -76,7 +76,7 @@ def run(options: Namespace) -> int:
         except Stopped:
             print(f"stopped; the same command with --resume goes on in {folder}")
             return 130
-        size = image_size(options)
+        size = image_size(ended.values())
         forms = [_form(name, replace(base, **FORMS[name]), size, folder, ended) for name in options.forms]
         return _report(options, forms, folder)
 

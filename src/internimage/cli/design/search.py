@@ -110,7 +110,7 @@ def _search(options: Namespace, candidates: dict[str, Candidate], folder: Path) 
         _trial(options, name, candidates[name], seed, folder) for seed in range(1, options.seeds) for name in finalists
     ]
     train_all(iter(more), options.jobs, done)
-    size = image_size(options)
+    size = image_size(each for name in ranked for each in ended[name])
     found = [_summary(candidates[name], ended[name], size) for name in ranked]
     return _report(options, found, folder)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,11 +136,21 @@ def recipe_model_options(options: Namespace) -> dict[str, Any]:
     return dict(cast(dict[str, Any], inner.get("model_options") or {}))
 
 
-def image_size(options: Namespace) -> int:
-    """Side of the images of the recipe in pixels."""
-    settings: Any = settings_in(str(find_config(options.config)))
-    data = settings.get("data", {}).get("init_args", {})
-    return int((data.get("preprocess") or {}).get("size", 224 if data.get("root") != "sample" else 28))
+def image_size(trained: Iterable[Trained]) -> int:
+    """Side in pixels of the pictures that these trainings saw, as the weights of one of them say.
+
+    Raises:
+        ValueError: none of them has left weights.
+    """
+    from internimage.model import read_checkpoint
+    from internimage.tasks.checkpoints import WEIGHTS_FILE
+
+    runs = [each.trial.run for each in trained]
+    for file in (run / WEIGHTS_FILE for run in runs):
+        card = read_checkpoint(file).card if file.is_file() else None
+        if card is not None and card.preprocess is not None:
+            return card.preprocess.size
+    raise ValueError(f"no training has left weights; what they said stands in {runs[0].parent}/*.txt")
 
 
 @contextmanager
