@@ -84,7 +84,9 @@ def save_detector(
     return write_weights(model, detector_card(model.config, labels, framing), path)
 
 
-def detector_card(config: DetectorConfig | DetrConfig | DinoConfig, labels: LabelMap | None, framing: Framing | None) -> Card:
+def detector_card(
+    config: DetectorConfig | DetrConfig | DinoConfig, labels: LabelMap | None, framing: Framing | None
+) -> Card:
     """What a detector's file says of itself; ``ValueError`` if the labels are not the detector's classes."""
     if labels is not None and len(labels) != config.num_classes:
         raise ValueError(f"{len(labels)} class names for a detector of {config.num_classes} classes")
@@ -116,7 +118,7 @@ def build_detector(card: Card) -> Detector:
 def load_detector(
     source: str | Path | Checkpoint, *, ema: bool | None = None, limits: Mapping[str, Any] | None = None
 ) -> LoadedDetector:
-    """A detector from a file of ours, a training checkpoint, or a released one (``.pth``): Mask R-CNN, Cascade R-CNN, DINO.
+    """A detector from a file of ours, a training checkpoint, or a released one (``.pth``): Mask or Cascade R-CNN, DINO.
 
     Args:
         source: a file, a folder, a hub id, or a checkpoint that was read already.
