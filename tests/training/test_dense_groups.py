@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from internimage import InternImageConfig
+from internimage.model.backbone import InternImage
+from internimage.model.composite import CompositeInternImage
 from internimage.model.detection import DetectorConfig, InternImageDetector
 from internimage.training import param_groups
 from internimage.training.param_groups import steps_below_head
@@ -94,6 +96,32 @@ def test_every_parameter_of_a_detector(depths: tuple[int, ...], variant: str, ca
     assert all(any(kind in name for name in seen) for kind in kinds), "a rule that nothing of it follows"
     assert max(seen.values()) == seen["fpn.inner_blocks.0.0.weight"] == 0.4
     assert seen["backbone.stem.conv1.weight"] == pytest.approx(0.4 * 0.9 ** (sum(depths) + 1))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_both_networks_of_a_composite_decay_as_a_single_one(dense: bool) -> None:
+    config = replace(InternImageConfig.from_variant("femto"), level2_post_norm_blocks=(0, 1))
+    with torch.device("meta"):
+        models = (
+            nn.ModuleDict({"backbone": CompositeInternImage(config)}),
+            nn.ModuleDict({"backbone": InternImage(config)}),
+        )
+    composite, single = (
+        {name: group for group in groups for name in group["names"]}
+        for groups in (
+            param_groups(each, lr=0.4, weight_decay=0.05, layer_decay=0.9, dense=dense, depths=config.depths)
+            for each in models
+        )
+    )
+    for network in ("assisting.", "lead."):
+        own = {name.replace(network, ""): group for name, group in composite.items() if network in name}
+        assert own.keys() == {name for name in single if network == "assisting." or "stem" not in name}
+        for name, group in own.items():
+            assert (group["lr"], group["weight_decay"]) == (single[name]["lr"], single[name]["weight_decay"]), name
+    between = {name: group for name, group in composite.items() if "assisting." not in name and "lead." not in name}
+    assert len(between) == 6 * 2 + 4
+    for name, group in between.items():
+        assert (group["lr"], group["weight_decay"]) == (0.4, 0.05 if name.endswith("weight") else 0.0), name
 
 
 def test_without_layer_decay_all_learn_at_one_rate() -> None:

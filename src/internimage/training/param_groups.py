@@ -36,14 +36,18 @@ def param_groups(
     at ``lr * r**n``; the stem goes with the first block, a stage's downsampling and norm with the next stage's first
     block; heads, the last stage's norm and the extra norms inside stage 3 learn at ``lr``.
 
+    Each network of a composite backbone decays as a single one does; its links and gammas are as new as a head, and
+    learn at ``lr``. The released rule knows no name of its composite: whatever the decay, all of it learns at ``lr``
+    there, as with ``layer_decay`` 1 here.
+
     Args:
         model: parameters are known by our names (``...stages.2.blocks.5...``), under any prefix.
         lr: learning rate of the fastest group, 0 or more.
         weight_decay: of matrices and convolutions, 0 or more.
         depths: blocks per stage.
         layer_decay: in (0, 1]; 1 switches it off.
-        dense: the released detectors' and segmenters' rule: only what is no backbone learns at ``lr``, the last block
-            at ``lr * r``, the stem one step below the first block.
+        dense: the released detectors' and segmenters' rule: only what is in no InternImage learns at ``lr``, the last
+            block at ``lr * r``, the stem one step below the first block.
         offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` and `DCNv4` that predict offsets
             (with them centre gates, and DCNv4's modulations), whatever the network calls it.
 
