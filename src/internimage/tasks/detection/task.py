@@ -10,11 +10,13 @@ import torch.distributed
 from torch import Tensor
 
 from internimage.data.detection.dataset import Batch, DetectionDataset
+from internimage.inference.views import NotFiniteError, detect
 from internimage.model import Card
 from internimage.model.checkpoints.detector_files import detector_card
 from internimage.model.detection import Detected, Detector, Objects
-from internimage.structures import Framing, LabelMap
+from internimage.structures import Framing, LabelMap, Views
 from internimage.tasks.base import BaseTask, OptimizerSettings
+from internimage.tasks.callbacks import DivergedError
 from internimage.tasks.detection.building import Family, build, load_pretrained
 from internimage.tasks.detection.precision import (
     AveragePrecision,
@@ -29,6 +31,7 @@ from internimage.tasks.detection.precision import (
 
 log = logging.getLogger(__name__)
 Split = Literal["val", "test"]
+_SPLITS: dict[str, Split] = {"fit": "val", "validate": "val", "test": "test"}
 _PREFIXES: dict[Kind, str] = {"bbox": "", "segm": "mask_"}
 
 
@@ -47,6 +50,8 @@ class DetectionTask(BaseTask):
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
         detector_options: further settings of `DetectorConfig` or `DinoConfig`, or of transformers' configuration.
         optimizer: see `OptimizerSettings`.
+        test_time: `internimage validate` and `internimage test` look at each picture in several views; during training
+            every validation looks once.
     """
 
     monitor: ClassVar[str] = "val/map"
@@ -64,6 +69,7 @@ class DetectionTask(BaseTask):
         model_options: dict[str, Any] | None = None,
         detector_options: dict[str, Any] | None = None,
         optimizer: OptimizerSettings | None = None,
+        test_time: Views | None = None,
     ) -> None:
         # Optional only for the command line, which fills both in from the data after reading the configuration.
         if labels is None or preprocess is None:
@@ -75,6 +81,7 @@ class DetectionTask(BaseTask):
         self.network, self.labels, self.preprocess = network, labels, preprocess
         if pretrained:
             load_pretrained(network, model, pretrained, labels)
+        self.test_time = test_time or Views()
         # Of the last evaluation: results in COCO's format by picture, and what they are worth.
         self._results: dict[int, list[dict[str, Any]]] = {}
         self.precisions: dict[Kind, AveragePrecision] = {}
@@ -93,6 +100,10 @@ class DetectionTask(BaseTask):
         if precision.endswith("-true") and precision != "32-true":
             raise ValueError(f"a detector takes trainer.precision 32-true, bf16-mixed or 16-mixed, not {precision}")
         super().setup(stage)
+        if stage in _SPLITS:
+            views = Views() if stage == "fit" else self.test_time
+            dataset = self._dataset(_SPLITS[stage])
+            dataset.views = views.of(dataset.framing)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
@@ -145,9 +156,18 @@ class DetectionTask(BaseTask):
         """What is in each picture."""
         return self(batch)
 
+    def _found(self, batch: Batch) -> list[Detected]:
+        if not batch.others:
+            return self(batch)
+        try:
+            return detect(self.network, batch.looks, self.test_time.merging)
+        except NotFiniteError as error:
+            fix = "lower optimizer.lr or clip gradients (trainer.gradient_clip_val)"
+            raise DivergedError(f"the network gives {error}: its training diverged; {fix}") from None
+
     def _detect(self, batch: Batch, split: Split) -> None:
         source = self._dataset(split).source
-        for found, index in zip(self(batch), batch.indices, strict=True):
+        for found, index in zip(self._found(batch), batch.indices, strict=True):
             self._results[index] = coco_results(found, image_id(source, index), category_ids(source))
 
     def _judge(self, split: Split) -> None:
