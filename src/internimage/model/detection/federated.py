@@ -16,7 +16,7 @@ class FederatedClasses(nn.Module):
 
     Others are drawn without replacement, each with a probability in proportion to its frequency to the power of
     ``power``: a common class that a picture does not show is more often truly absent than merely not annotated.
-    The frequencies are a buffer, so a checkpoint holds them, and a network moves them along.
+    The frequencies are a buffer that no file holds: whoever trains takes them from the training set.
 
     Source: the federated loss of sec. 5.4 of arXiv:2103.07461, with 50 classes and a power of 0.5.
 
@@ -43,7 +43,7 @@ class FederatedClasses(nn.Module):
         if not power >= 0:
             raise ValueError(f"the power of the frequencies must be 0 or more, got {power}")
         self.count, self.power = count, power
-        self.register_buffer("frequencies", torch.ones(num_classes))
+        self.register_buffer("frequencies", torch.ones(num_classes), persistent=False)
 
     def set_frequencies(self, frequencies: Sequence[int]) -> None:
         """Take the number of training pictures of each class; without it all are equally frequent.

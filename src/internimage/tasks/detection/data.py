@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +89,14 @@ class DetectionData(BaseData):
             vary = self.augmentation if split == "train" else None
             self._sets[split] = DetectionDataset(self._source(split), self.preprocess, vary)
         return self._sets[split]
+
+    def image_counts(self) -> list[int]:
+        """Of each class the number of training pictures that show it."""
+        if self.root != SCENES:
+            return self._train.image_counts()
+        source = self.dataset("train").source
+        shown = Counter(int(label) for index in range(len(source)) for label in set(source.read(index).labels))
+        return [shown[label] for label in range(len(self.labels))]
 
     def _source(self, split: Split) -> Source:
         if self.root == SCENES:

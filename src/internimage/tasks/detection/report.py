@@ -137,7 +137,8 @@ def _tables(task: DetectionTask) -> list[Table]:
         (_WORDS[kind], *(_percent(value) for value in each.metrics().values()))
         for kind, each in task.precisions.items()
     ]
-    header = ("", "AP", "AP50", "AP75", "small", "medium", "large")
+    rarities = [name.removeprefix("map_") for name in task.precisions["bbox"].rarities]
+    header = ("", "AP", "AP50", "AP75", "small", "medium", "large", *rarities)
     caption = (
         "COCO's numbers: mean over IoU 0.5 to 0.95, at 0.5, at 0.75; objects below 32 x 32 pixels, to 96 x 96, above."
     )

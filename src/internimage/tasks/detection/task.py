@@ -13,9 +13,11 @@ from internimage.data.detection.dataset import Batch, DetectionDataset
 from internimage.model import Card
 from internimage.model.checkpoints.detector_files import detector_card
 from internimage.model.detection import Detected, Detector, Objects
+from internimage.model.detection.federated import FederatedClasses
 from internimage.structures import Framing, LabelMap
 from internimage.tasks.base import BaseTask, OptimizerSettings
 from internimage.tasks.detection.building import Family, build, load_pretrained
+from internimage.tasks.detection.data import DetectionData
 from internimage.tasks.detection.precision import (
     AveragePrecision,
     Kind,
@@ -93,6 +95,11 @@ class DetectionTask(BaseTask):
         if precision.endswith("-true") and precision != "32-true":
             raise ValueError(f"a detector takes trainer.precision 32-true, bf16-mixed or 16-mixed, not {precision}")
         super().setup(stage)
+        federated = [each for each in self.network.modules() if isinstance(each, FederatedClasses)]
+        if stage == "fit" and federated:
+            counts = cast(DetectionData, cast(Any, self.trainer).datamodule).image_counts()
+            for each in federated:
+                each.set_frequencies(counts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
