@@ -37,7 +37,7 @@ def weight_cards() -> dict[str, str]:
     ]
     cards = [
         f"- [Classifiers](classification.md): {len(WEIGHTS)} files, ImageNet and iNaturalist",
-        f"- [Detectors](detection.md): {len(DETECTORS)} files, boxes and masks, COCO",
+        f"- [Detectors](detection.md): {len(DETECTORS)} files, boxes and masks, COCO and others",
         f"- [Segmenters](segmentation.md): {len(SEGMENTERS)} files, {len(last)} data sets",
     ]
     index = _page(
@@ -87,13 +87,17 @@ def _classifiers() -> str:
 
 
 def _detectors() -> str:
-    rows = [(f"`{row.name}`", row.box_ap, row.mask_ap, f"`{row.file}`") for row in DETECTORS.values()]
+    rows = [
+        (f"`{row.name}`", row.data, row.box_ap or "", row.mask_ap or "", f"`{row.file}`") for row in DETECTORS.values()
+    ]
     return _page(
         "Released detectors",
-        "Mask R-CNN (T, S, B) and Cascade Mask R-CNN (L, XL), boxes and instance masks of COCO's 80 classes. AP is in "
-        "percent on COCO val2017. The recipes of the same names say what each began from. Those called flash have "
-        "DCNv4, and layer normalisation in their pyramid.",
-        _table(("name", "box AP, published", "mask AP, published", "file"), rows),
+        "Mask R-CNN (T, S, B) and Cascade Mask R-CNN (L, XL), boxes and instance masks of COCO's 80 classes; DINO, boxes, "
+        "also on a composite of two backbones (cbinternimage). AP is in percent, at one size, on COCO val2017, LVIS v1 "
+        "val, OpenImages' validation pictures or VOC's 2007 test (the last two at IoU 0.5). The recipes of the same "
+        "names say what each began from. Those called flash have DCNv4, and with masks layer normalisation in their "
+        "pyramid.",
+        _table(("name", "trained on", "box AP, published", "mask AP, published", "file"), rows),
         "## Use",
         "```bash\ninternimage predict street.jpg --weights mask_rcnn_internimage_t_coco_1x --output found\n```",
         '```text\nfound = internimage.Detector("mask_rcnn_internimage_t_coco_1x")("street.jpg")\n```',

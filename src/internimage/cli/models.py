@@ -39,10 +39,11 @@ def main(arguments: Sequence[str]) -> int:
             f"  {row.name:<32} {row.image_size:>4}  {row.num_classes:>7,}  {top1:>5}  {row.licence:<7}  "
             f"{row.data.replace('ImageNet-', 'IN-')}"
         )
-    print("\nReleased detectors (internimage.Detector(NAME), predict --weights NAME; COCO's AP is the authors'):\n")
-    print(f"  {'name':<38} {'box AP':>6}  {'mask AP':>7}  licence")
+    print("\nReleased detectors (internimage.Detector(NAME), predict --weights NAME; AP is the authors'):\n")
+    print(f"  {'name':<42} {'box AP':>6}  {'mask AP':>7}  {'licence':<7}  {'trained on'}")
     for detector in DETECTORS.values():
-        print(f"  {detector.name:<38} {detector.box_ap:>6.1f}  {detector.mask_ap:>7.1f}  {detector.licence}")
+        box, mask = ("-" if each is None else f"{each:.1f}" for each in (detector.box_ap, detector.mask_ap))
+        print(f"  {detector.name:<42} {box:>6}  {mask:>7}  {detector.licence:<7}  {detector.data}")
     print(
         "\nReleased segmenters (internimage.Segmenter(NAME), predict --weights NAME; the authors' mIoU, multi-scale):\n"
     )

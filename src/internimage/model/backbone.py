@@ -8,6 +8,7 @@ Shape legend: N batch, H W map, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -122,16 +123,21 @@ class InternImage(nn.Module):
 
     Any height and width of at least 1 pixel; each halving rounds up.
 
+    Args:
+        config: the architecture.
+        has_stem: False leaves the stem out; such a network starts from another's, by `run_stages`.
+
     >>> import torch
     >>> model = InternImage(InternImageConfig.from_variant("femto"))
     >>> [tuple(map.shape) for map in model(torch.zeros(1, 3, 64, 40))]
     [(1, 24, 16, 10), (1, 48, 8, 5), (1, 96, 4, 3), (1, 192, 2, 2)]
     """
 
-    def __init__(self, config: InternImageConfig) -> None:
+    def __init__(self, config: InternImageConfig, *, has_stem: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.stem = Stem(config.in_chans, config.channels, config.stem_strides, config.activation)
+        stem = (config.in_chans, config.channels, config.stem_strides, config.activation)
+        self.stem = Stem(*stem) if has_stem else None
         self.drop = nn.Dropout(config.drop_rate)
         rates = drop_path_rates(config)
         starts = [sum(config.depths[:stage]) for stage in range(NUM_STAGES)]
@@ -162,15 +168,25 @@ class InternImage(nn.Module):
     def forward_stem(self, image_NCHW: Tensor) -> Tensor:
         """What stage 1 starts from, channels-last; raises as `forward_stages`."""
         self._check(image_NCHW)
+        if self.stem is None:
+            raise ValueError("this network has no stem: give the map of another's stem to run_stages")
         x_NHWC = self.stem(image_NCHW)
         # PyTorch's idle dropout leaves a copy of the map in a compiled graph, up to 2.11.
         return x_NHWC if is_idle(self.drop) else self.drop(x_NHWC)
 
-    def run_stages(self, x_NHWC: Tensor, count: int = NUM_STAGES) -> list[Tensor]:
-        """The four maps from the stem's, or the first ``count`` of them; all channels-last."""
+    def run_stages(
+        self, x_NHWC: Tensor, count: int = NUM_STAGES, *, enter: Callable[[int, Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """The four maps from the stem's, or the first ``count`` of them; all channels-last.
+
+        Args:
+            x_NHWC: what stage 1 starts from.
+            count: stages to run.
+            enter: given a stage's number (from 0) and the map that would enter it, what enters instead.
+        """
         maps: list[Tensor] = []
-        for stage in cast("list[Stage]", list(self.stages)[:count]):
-            x_NHWC = stage(x_NHWC)
+        for number, stage in enumerate(cast("list[Stage]", list(self.stages)[:count])):
+            x_NHWC = stage(x_NHWC if enter is None else enter(number, x_NHWC))
             maps.append(x_NHWC)
             if stage.downsample is not None and len(maps) < count:
                 x_NHWC = stage.downsample(x_NHWC)

@@ -88,19 +88,22 @@ class ShippedWeights:
 
 @dataclass(frozen=True)
 class DetectorWeights:
-    """One published detector, trained on COCO's 80 classes.
+    """One published detector.
 
     Args:
-        name: what `internimage.Detector` takes; also the name of its recipe.
+        name: what `internimage.Detector` takes; also the name of its recipe, if there is one.
         file: its file in the hub repository ``repository``.
-        box_ap: published box AP in percent on COCO val2017.
-        mask_ap: published mask AP there.
+        data: what it was trained on, in order.
+        box_ap: published box AP in percent on the last set's validation pictures at one size (VOC's 2007 test, and AP
+            at IoU 0.5 there and on OpenImages); None for weights that others started from.
+        mask_ap: published mask AP there, or None.
     """
 
     name: str
     file: str
-    box_ap: float
-    mask_ap: float
+    data: str
+    box_ap: float | None
+    mask_ap: float | None
     repository: str = _REPOSITORY
     licence: str = "MIT"
 
@@ -158,7 +161,14 @@ def _segmenter(
 
 def _detector(kind: str, short: str, schedule: str, box_ap: float, mask_ap: float) -> DetectorWeights:
     name = f"{kind}_{full_name(short)}"
-    return DetectorWeights(f"{name}_coco_{schedule}", f"{name}_fpn_{schedule}_coco.pth", box_ap, mask_ap, _home(short))
+    file = f"{name}_fpn_{schedule}_coco.pth"
+    return DetectorWeights(f"{name}_coco_{schedule}", file, "COCO", box_ap, mask_ap, _home(short))
+
+
+def _dino(short: str, tag: str, file: str, data: str, box_ap: float | None) -> DetectorWeights:
+    model = short if short.startswith("cb") else full_name(short)
+    name, file = f"dino_{model}_{tag}", f"dino_4scale_{model}_{file}.pth"
+    return DetectorWeights(name, file, data, box_ap, None, _home(short))
 
 
 def _home(short: str) -> str:
@@ -169,6 +179,7 @@ def _slide(side: int) -> Viewing:
     return Viewing((1024, 2048), 32, (side, side), (512, 512))
 
 
+_CB_H = "cbinternimage_h"
 _IN1K, _IN22K, _JOINT = "ImageNet-1K", "ImageNet-22K", "joint 427M images, ImageNet-22K"
 
 # fmt: off
@@ -214,6 +225,26 @@ _DETECTORS = (
     ("cascade",   "flash_l", "1x", 55.6, 48.2),
     ("cascade",   "flash_l", "3x", 56.7, 48.9),
 )
+_COCO, _O365 = "COCO", "Objects365"
+# The composite's other files started from ``..._80classes``, VOC's from ``..._20classes``. Source: README.md of
+# detection/ and of its configs/ in the released code, 31c962d; for DCNv4 README.md, 4b848f7.
+_DINOS = (
+    _dino("t",   "coco_1x",                "1x_coco",                   _COCO,                     53.9),
+    _dino("l",   "coco_1x",                "1x_coco_layer_wise_lr",     _COCO,                     57.5),
+    _dino("l",   "coco_1x_slow_backbone",  "1x_coco_0.1x_backbone_lr",  _COCO,                     57.6),
+    _dino("h",   "objects365_coco",        "objects365_coco",           f"{_O365}, {_COCO}",       63.4),
+    _dino("g",   "objects365_coco",        "objects365_coco",           f"{_O365}, {_COCO}",       64.2),
+    _dino(_CB_H, "objects365_80classes",   "objects365_80classes",      _O365,                     None),
+    _dino(_CB_H, "objects365_20classes",   "objects365_20classes",      _O365,                     None),
+    _dino(_CB_H, "objects365_coco",        "objects365_coco",           f"{_O365}, {_COCO}",       64.5),
+    _dino(_CB_H, "objects365_lvis",        "objects365_lvis",           f"{_O365}, LVIS v1",       62.3),
+    _dino(_CB_H, "objects365_openimages",  "objects365_openimages",     f"{_O365}, OpenImages V6", 74.1),
+    _dino(_CB_H, "objects365_voc0712",     "objects365_voc0712",        f"{_O365}, VOC 07+12",     94.0),
+    _dino("flash_t", "coco_1x",            "1x_coco",                   _COCO,                     54.7),
+    _dino("flash_s", "coco_1x",            "1x_coco",                   _COCO,                     55.3),
+    _dino("flash_b", "coco_1x",            "1x_coco",                   _COCO,                     56.0),
+    _dino("flash_l", "coco_1x",            "1x_coco",                   _COCO,                     58.8),
+)
 _ADE, _CITY, _VISTAS, _STUFF = "ADE20K", "Cityscapes", "Mapillary Vistas", "COCO-Stuff 164K"
 _STUFF_ADE, _VISTAS_CITY, _STUFF_10K = f"{_STUFF}, {_ADE}", f"{_VISTAS}, {_CITY}", f"{_STUFF}, COCO-Stuff 10K"
 _512, _640, _896 = (Viewing((side, 4 * side), 32) for side in (512, 640, 896))
@@ -257,7 +288,7 @@ _SEGMENTERS = (
     _segmenter("mask2former", "flash_l", "ade20k_640",               "640_160k_ade20k_ss",                 _ADE,                _640,                     (56.7, None)),
 )
 # fmt: on
-DETECTORS: dict[str, DetectorWeights] = {row.name: row for row in (_detector(*each) for each in _DETECTORS)}
+DETECTORS: dict[str, DetectorWeights] = {row.name: row for row in (*(_detector(*each) for each in _DETECTORS), *_DINOS)}
 SEGMENTERS: dict[str, SegmenterWeights] = {row.name: row for row in _SEGMENTERS}
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
 # Trained here; each has a model card that says how.

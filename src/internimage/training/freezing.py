@@ -7,11 +7,14 @@ from typing import cast
 from torch import nn
 
 from internimage.model import InternImage
+from internimage.model.composite import CompositeInternImage
 from internimage.model.config import NUM_STAGES
 
 
 def first_stages(model: nn.Module, count: int) -> list[nn.Module]:
     """The stem and the first ``count`` stages of the backbone in ``model``, each with the way down to the next.
+
+    Of a composite backbone, those of both its networks; what links them goes on learning, as in the released code.
 
     Args:
         model: a backbone, or a network that holds one.
@@ -26,10 +29,16 @@ def first_stages(model: nn.Module, count: int) -> list[nn.Module]:
     """
     if not 0 <= count <= NUM_STAGES:
         raise ValueError(f"frozen_stages must be 0 (the stem alone) to {NUM_STAGES} (the whole backbone), got {count}")
-    found = next((module for module in model.modules() if isinstance(module, InternImage)), None)
+    kinds = (InternImage, CompositeInternImage)
+    found = next((module for module in model.modules() if isinstance(module, kinds)), None)
     if found is None:
         raise ValueError(f"{type(model).__name__} holds no InternImage backbone: there are no stages to freeze")
-    return [found.stem, found.drop, *cast("list[nn.Module]", list(found.stages))[:count]]
+    networks = (found.assisting, found.lead) if isinstance(found, CompositeInternImage) else (found,)
+    parts: list[nn.Module] = []
+    for network in networks:
+        stem = [] if network.stem is None else [network.stem, network.drop]
+        parts += [*stem, *cast("list[nn.Module]", list(network.stages))[:count]]
+    return parts
 
 
 def freeze(parts: list[nn.Module]) -> None:

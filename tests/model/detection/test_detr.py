@@ -19,7 +19,7 @@ import transformers
 from internimage import InternImageConfig
 from internimage.model.detection import Objects
 from internimage.model.detection.detr import DetrConfig, Family, InternImageDetr
-from internimage.model.detection.transformer import _layers, ask
+from internimage.model.detection.detr.transformer import _layers, ask
 from internimage.structures import Placement
 from internimage.training.param_groups import blocks_after
 

@@ -73,7 +73,7 @@ class InternImagePreTrainedModel(PreTrainedModel):
     def _maps(self, pixel_values: Tensor) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The stages' maps channels-last, and the stem's and the stages' as NCHW."""
         if pixel_values.is_floating_point():
-            pixel_values = pixel_values.to(self.backbone.stem.conv1.weight.dtype)
+            pixel_values = pixel_values.to(next(self.backbone.parameters()).dtype)
         stem_NHWC = self.backbone.forward_stem(pixel_values)
         maps_NHWC = self.backbone.run_stages(stem_NHWC)
         return maps_NHWC, tuple(to_nchw(map_NHWC) for map_NHWC in (stem_NHWC, *maps_NHWC))

@@ -62,6 +62,8 @@ _TABLE: tuple[tuple[str, str], ...] = (
     ("head.pool.v.bias", "clip_projector.cross_dcn.v_bias"),
     ("head.pool.proj*", "clip_projector.cross_dcn.proj*"),
 )
+# Of these alone a composite is made (model/checkpoints/official/composite.py).
+BACKBONE_ROWS = tuple(row for row in _TABLE if row[0].startswith("backbone."))
 # head.norm is batch normalisation in the conv head and layer normalisation in the CLIP head.
 _CLIP_NORM = ("head.norm.{n}", "fc_norm.0.{n}")
 # What one official checkpoint holds beyond the network: iNaturalist's branch for date and place.
@@ -155,9 +157,16 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
     for mark, origin in ((_OFFICIAL_MARK, "official"), (_OURS_MARK, "ours")):
         prefixes = [key.removesuffix(mark) for key in state if key == mark or key.endswith("." + mark)]
         if prefixes:
-            return _strip_and_rename(state, _choose(prefixes), origin)
+            return _strip_and_rename(state, _choose(_with_lead(prefixes, state)), origin)
     some = ", ".join(list(state)[:3]) or "nothing"
     raise ValueError(f"these are not an InternImage's weights: no {_OFFICIAL_MARK} among the keys ({some} ...)")
+
+
+def _with_lead(prefixes: list[str], state: Iterable[str]) -> list[str]:
+    """The prefixes, and those of lead networks in composites of ours, which have no stem to be known by."""
+    known = set(state)
+    leads = [each.removesuffix("assisting.") + "lead." for each in prefixes if each.endswith("assisting.")]
+    return prefixes + [each for each in leads if each + "stages.0.blocks.0.norm1.weight" in known]
 
 
 def _choose(prefixes: list[str]) -> str:

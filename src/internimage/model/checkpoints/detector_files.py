@@ -6,7 +6,7 @@ Importing this module costs no torchvision; loading or building a detector does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,23 +26,27 @@ from internimage.model.checkpoints.files import (
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import all_weights, load_whole, official_backbone
 from internimage.model.checkpoints.mmdetection import rules_of
+from internimage.model.checkpoints.official.dino import dino_to_ours, is_dino
+from internimage.model.checkpoints.official.dino_rules import dino_rules
 from internimage.model.config import InternImageConfig
 from internimage.structures import Framing, LabelMap
 
 if TYPE_CHECKING:
     from internimage.model.detection import Detector, DetectorConfig
     from internimage.model.detection.detr import DetrConfig
+    from internimage.model.detection.dino import DinoConfig
 
 log = logging.getLogger(__name__)
 _KIND, _FRAMING = "kind", "framing"
 # mmdetection's hook swaps: a checkpoint's own names hold the average, and these the weights of the last step.
 # Source: ``BaseEMAHook`` of mmdet 2.28, core/hook/ema.py.
 _RAW = "ema_"
-_RCNN, _DETR = "rcnn", "detr"
+_DETR, _DINO = "detr", "dino"
 _BOX, _LATERAL = "roi_heads.box_heads.0.", "fpn.inner_blocks.0.0.weight"
 _LATERAL_NORM = "fpn.inner_blocks.0.1.weight"
 # Without these a released file does not say how its detector is made.
 _TELLING = (_BOX + "cls.weight", _LATERAL)
+_ASSISTING = "backbone.assisting."
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,14 @@ def save_detector(
     return write_weights(model, detector_card(model.config, labels, framing), path)
 
 
-def detector_card(config: DetectorConfig | DetrConfig, labels: LabelMap | None, framing: Framing | None) -> Card:
+def detector_card(config: DetectorConfig | DetrConfig | DinoConfig, labels: LabelMap | None, framing: Framing | None) -> Card:
     """What a detector's file says of itself; ``ValueError`` if the labels are not the detector's classes."""
     if labels is not None and len(labels) != config.num_classes:
         raise ValueError(f"{len(labels)} class names for a detector of {config.num_classes} classes")
     kept = [each.name for each in fields(config) if each.init and each.name != "backbone"]
     settings: dict[str, Any] = {name: getattr(config, name) for name in kept}
-    kind = _DETR if "family" in settings else _RCNN
     framed = (framing or Framing()).to_dict()
-    return Card(config.backbone, labels, task=DETECTION, settings={_KIND: kind, **settings, _FRAMING: framed})
+    return Card(config.backbone, labels, task=DETECTION, settings={_KIND: config.kind, **settings, _FRAMING: framed})
 
 
 def build_detector(card: Card) -> Detector:
@@ -99,6 +102,10 @@ def build_detector(card: Card) -> Detector:
             from internimage.model.detection.detr import DetrConfig, InternImageDetr
 
             return InternImageDetr(DetrConfig(card.config, **settings))
+        if card.settings.get(_KIND) == _DINO:
+            from internimage.model.detection.dino import DinoConfig, InternImageDino
+
+            return InternImageDino(DinoConfig(card.config, **settings))
         from internimage.model.detection import DetectorConfig, InternImageDetector
 
         return InternImageDetector(DetectorConfig(card.config, **settings))
@@ -109,7 +116,7 @@ def build_detector(card: Card) -> Detector:
 def load_detector(
     source: str | Path | Checkpoint, *, ema: bool | None = None, limits: Mapping[str, Any] | None = None
 ) -> LoadedDetector:
-    """A detector from a file of ours, a training checkpoint, or a released Mask or Cascade R-CNN (``.pth``).
+    """A detector from a file of ours, a training checkpoint, or a released one (``.pth``): Mask R-CNN, Cascade R-CNN, DINO.
 
     Args:
         source: a file, a folder, a hub id, or a checkpoint that was read already.
@@ -156,17 +163,15 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
         raise ValueError(
             f"{found.path} holds a detector's weights without their description; write it anew with save_detector"
         )
+    every = {**found.state, **found.others}
     try:
-        # It takes our names of the backbone's weights as well as mmdetection's.
-        converted = from_mmdetection({**found.state, **found.others})
+        # They take our names of the backbone's weights as well as mmdetection's.
+        converted = dino_to_ours(every) if is_dino(every) else from_mmdetection(every)
     except ValueError as error:
         raise ValueError(f"{found.path}: {error}") from None
-    foreign = [key for key in converted.foreign if not key.startswith(_RAW)]
-    if len(foreign) < len(converted.foreign):
-        log.info("%s: its raw weights were left out; the moving average beside them was taken", found.path)
-    if foreign:
-        some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
-        raise ValueError(f"{found.path} holds {len(foreign)} weights that no detector here has: {some}")
+    _check_foreign(found.path, converted.foreign)
+    if is_dino(every):
+        return _described_dino(found, converted.state), converted.state
     if lost := [key for key in _TELLING if key not in converted.state]:
         raise ValueError(f"{found.path} is no whole Mask or Cascade R-CNN: it lacks {', '.join(lost)}")
     rules = rules_of(found.said, str(found.path))
@@ -182,7 +187,48 @@ def holds_detector(found: Checkpoint) -> bool:
     """Whether a file's weights are a detector's."""
     if found.card is not None and found.card.task != CLASSIFICATION:
         return found.card.task == DETECTION
-    return any(key.startswith("rpn_head.") for key in found.foreign)
+    return is_dino(found.others) or any(key.startswith("rpn_head.") for key in found.foreign)
+
+
+def _check_foreign(path: Path, keys: Sequence[str]) -> None:
+    """Raise ``ValueError`` for weights that have no place here; those of a moving average's raw twin have none, too."""
+    foreign = [key for key in keys if not key.startswith(_RAW)]
+    if len(foreign) < len(keys):
+        log.info("%s: its raw weights were left out; the moving average beside them was taken", path)
+    if foreign:
+        some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
+        raise ValueError(f"{path} holds {len(foreign)} weights that no detector here has: {some}")
+
+
+def _described_dino(found: Checkpoint, state: Mapping[str, Tensor]) -> Card:
+    from internimage.model.detection.dino import DinoConfig
+
+    rules = dino_rules(found.said, str(found.path))
+    assisting = {key.replace(_ASSISTING, "backbone.", 1): each for key, each in state.items() if _ASSISTING in key}
+    backbone = official_backbone(replace(found, state=assisting or found.state), rules.backbone)
+    try:
+        shapes = {key: tuple(each.shape) for key, each in state.items()}
+        attention, layers = "transformer.encoder.0.self_attn.", [key.split(".") for key in state]
+        heads = DinoConfig(backbone).heads
+        levels, channels = shapes["transformer.level_codes"]
+        config = DinoConfig(
+            backbone,
+            num_classes=shapes["transformer.class_heads.0.bias"][0],
+            composite=bool(assisting),
+            queries=shapes["transformer.queries.weight"][0],
+            encoder_layers=1 + max(int(each[2]) for each in layers if each[:2] == ["transformer", "encoder"]),
+            decoder_layers=1 + max(int(each[2]) for each in layers if each[:2] == ["transformer", "decoder"]),
+            channels=channels,
+            hidden_channels=shapes["transformer.encoder.0.mlp.fc1.bias"][0],
+            points=shapes[attention + "attention_weights.bias"][0] // (heads * levels),
+            levels=levels,
+            **rules.settings,
+        )
+        return detector_card(config, rules.labels, rules.framing)
+    except KeyError as error:
+        raise ValueError(f"{found.path} is no whole DINO: it lacks {error.args[0]}") from None
+    except ValueError as error:
+        raise ValueError(f"{found.path}: {error}") from None
 
 
 def _inferred(backbone: InternImageConfig, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> DetectorConfig:

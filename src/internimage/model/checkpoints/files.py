@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.convert import to_ours
+from internimage.model.checkpoints.official.composite import composite_to_ours, holds_composite
 from internimage.model.checkpoints.official.arguments import OFFICIAL_ARGUMENTS
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import InternImageConfig
@@ -195,7 +196,7 @@ def read_checkpoint(path: str | Path, *, ema: bool | None = None) -> Checkpoint:
     contents, card = _read_contents(path)
     given = _choose_state(contents, ema, path)
     try:
-        converted = to_ours(given)
+        converted = composite_to_ours(given) if holds_composite(given) else to_ours(given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     others = _in_float32({key: given[key] for key in converted.foreign if key in given})

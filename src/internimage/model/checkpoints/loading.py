@@ -18,6 +18,7 @@ from internimage.model.checkpoints.convert import knows_date_and_place
 from internimage.model.checkpoints.files import Checkpoint, read_checkpoint
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.official.arguments import DCNV4, FLASH_BACKBONE, OFFICIAL_ARGUMENTS
+from internimage.model.checkpoints.official.composite import holds_composite
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import NUM_STAGES, InternImageConfig
 from internimage.model.deform_v4 import offset_mask_width
@@ -130,6 +131,8 @@ def architecture(state: Mapping[str, Tensor], like: InternImageConfig) -> Intern
     is_joint = any(key.endswith(_JOINT) for key in state)
     last = _JOINT if is_joint else ".dcn.mask.bias"
     masks = [f"backbone.stages.{stage}.blocks.0{last}" for stage in range(NUM_STAGES)]
+    if holds_composite(state):
+        raise ValueError("these are a composite of two InternImages: load a detector with both, or extract one")
     if lost := next((key for key in (_STEM_IN, _STEM_OUT, *masks) if key not in state), None):
         raise ValueError(f"this is not a whole InternImage: {lost} is missing")
     channels = state[_STEM_OUT].shape[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from internimage.model.checkpoints.mmcv_configuration import (
@@ -87,7 +87,7 @@ class Rules:
     """What a file's configuration asks for beyond its weights.
 
     Args:
-        settings: of `DetectorConfig`.
+        settings: of the detector's configuration, such as `DetectorConfig`.
         labels: class names, or None.
         framing: how pictures become inputs.
         backbone: the official constructor's arguments, or None.
@@ -105,18 +105,28 @@ def rules_of(said: Mapping[str, Any], path: str) -> Rules:
     Raises:
         ValueError: a rule that no detector here follows; with the file, the rule and what would be followed.
     """
+    rules, config = said_by(said, path)
+    _check(config, path)
+    settings = {name: value for name, where in _SETTINGS.items() if (value := find(config, where)) is not None}
+    return replace(rules, settings=settings)
+
+
+def said_by(said: Mapping[str, Any], path: str) -> tuple[Rules, dict[str, Any]]:
+    """What every detector's ``meta`` can say (labels, framing, backbone), and its configuration, perhaps empty.
+
+    Raises:
+        ValueError: pictures were prepared as none are here.
+    """
     names = said.get("CLASSES")
     listed = [str(name) for name in cast(list[Any], names)] if isinstance(names, list | tuple) else []
     labels = LabelMap.telling_apart(listed) if listed else None
     text = said.get("config")
     if not isinstance(text, str):
         log.info("%s holds no configuration: the released detectors' limits and thresholds are used", path)
-        return Rules(labels=labels)
+        return Rules(labels=labels), {}
     config = evaluate(text, path, "the released detectors' rules are used")
-    _check(config, path)
-    settings = {name: value for name, where in _SETTINGS.items() if (value := find(config, where)) is not None}
-    backbone = find(config, "model.backbone")
-    return Rules(settings, labels, _framing(config, path), cast("dict[str, Any] | None", backbone))
+    backbone = cast("dict[str, Any] | None", find(config, "model.backbone"))
+    return Rules(labels=labels, framing=_framing(config, path), backbone=backbone), config
 
 
 def _check(config: dict[str, Any], path: str) -> None:

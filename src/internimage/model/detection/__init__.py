@@ -1,4 +1,4 @@
-"""Detectors: the backbone under torchvision's R-CNN parts, with the arithmetic of the released ones (mmdetection)."""
+"""Detectors: the backbone under torchvision's R-CNN parts or transformers' DETR parts, with the released arithmetic."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from internimage.model.detection.targets import Objects
 
 if TYPE_CHECKING:
     from internimage.model.detection.detr import InternImageDetr
+    from internimage.model.detection.dino import InternImageDino
 
 # What a detector's task, file and user can count on: `config`, `forward` and `losses`.
-Detector: TypeAlias = "InternImageDetector | InternImageDetr"
+Detector: TypeAlias = "InternImageDetector | InternImageDetr | InternImageDino"
 
 __all__ = ["Detected", "Detector", "DetectorConfig", "InternImageDetector", "Objects"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from internimage.model.config import InternImageConfig
 from internimage.model.variants import letter_of
@@ -44,6 +45,8 @@ class DetectorConfig:
     Raises:
         ValueError: a value is outside its range.
     """
+
+    kind: ClassVar[str] = "rcnn"
 
     backbone: InternImageConfig
     num_classes: int = 80

@@ -42,12 +42,12 @@ class DetectionTask(BaseTask):
         preprocess: how pictures become inputs; travels with the weights.
         masks: also instance masks; needs data that has them.
         model: a name from ``internimage models``.
-        family: ``rcnn`` (Mask R-CNN), ``cascade`` (Cascade Mask R-CNN), or boxes by a transformer: ``deformable_detr``,
-            ``rt_detr_v2``, ``d_fine``. None takes what was released: cascades for L and XL, Mask R-CNN for the others.
+        family: ``rcnn`` (Mask R-CNN), ``cascade`` (Cascade Mask R-CNN), or boxes by a transformer: ``dino``,
+            ``deformable_detr``, ``rt_detr_v2``, ``d_fine``. None takes what was released: cascades for L and XL, Mask R-CNN for the others.
         pretrained: True for the model's released classification weights; or a file, weight name or hub id of a
             classifier, of which the backbone is taken, or of a detector, of which all that fits is.
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
-        detector_options: further settings of `DetectorConfig`, or of transformers' configuration.
+        detector_options: further settings of `DetectorConfig` or `DinoConfig`, or of transformers' configuration.
         optimizer: see `OptimizerSettings`.
     """
 

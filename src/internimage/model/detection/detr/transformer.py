@@ -14,17 +14,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from internimage.model.backbone import InternImage
+from internimage.model.detection.queries import Target
 from internimage.structures import Placement
 
 if TYPE_CHECKING:
-    from internimage.model.detection.detr import DetrConfig
+    from internimage.model.detection.detr.network import DetrConfig
 
 _CLASSES = {"deformable_detr": "DeformableDetr", "rt_detr_v2": "RTDetrV2", "d_fine": "DFine"}
 _NEEDS = "detectors of the DETR family need {}: pip install 'internimage-torch[detection,transformers]'"
@@ -47,13 +48,6 @@ _PRIOR = 0.01
 _STARTED = ("sampling_offsets", "attention_weights", "gateway.gate")
 _LOSS = re.compile(r"loss_(?P<what>[a-z]+)(?:_(?P<of>aux|dn))?(?P<layer>_\d+)?")
 _WHAT = {"ce": "class", "vfl": "class", "bbox": "box"}
-
-
-class Target(TypedDict):
-    """The truth of an image: labels (R,), and boxes (R, 4): center x and y, width, height, in [0, 1]."""
-
-    class_labels: Tensor
-    boxes: Tensor
 
 
 @dataclass(frozen=True)

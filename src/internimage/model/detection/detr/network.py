@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
-import torch
 from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
 from internimage.model.config import InternImageConfig
-from internimage.model.detection.boxes import clip_boxes
 from internimage.model.detection.results import Detected
 from internimage.model.detection.targets import Objects
-from internimage.model.detection.transformer import Target, ask, build_transformer, check_positions, losses_of
+from internimage.model.detection.detr.transformer import ask, build_transformer, check_positions, losses_of
+from internimage.model.detection.queries import detected, placed, target_of
 from internimage.structures import Placement
 
 Family = Literal["deformable_detr", "rt_detr_v2", "d_fine"]
@@ -42,6 +41,8 @@ class DetrConfig:
         ValueError: a value is outside its range. Names and values of ``options`` are checked when the detector is
             built, by transformers.
     """
+
+    kind: ClassVar[str] = "detr"
 
     backbone: InternImageConfig
     num_classes: int = 80
@@ -125,9 +126,10 @@ class InternImageDetr(nn.Module):
         places = self._places(image_NCHW, placements)
         answers = ask(self.transformer, image_NCHW, places)
         sizes = [self._unit(image_NCHW, place) for place in places]
+        limit, threshold = self.config.detections, self.config.score_threshold
         return [
-            self._detected(answers.logits[row, -1], answers.boxes[row, -1], size, place)
-            for row, (size, place) in enumerate(zip(sizes, places, strict=True))
+            detected(logits[-1], boxes[-1], size, place, limit=limit, threshold=threshold)
+            for logits, boxes, size, place in zip(answers.logits, answers.boxes, sizes, places, strict=True)
         ]
 
     def losses(
@@ -151,35 +153,17 @@ class InternImageDetr(nn.Module):
             raise ValueError("losses need the detector in training mode; call detector.train() first")
         places = self._places(image_NCHW, placements)
         targets = [
-            self._target(truth, self._unit(image_NCHW, place)) for truth, place in zip(truths, places, strict=True)
+            target_of(truth, self._unit(image_NCHW, place)) for truth, place in zip(truths, places, strict=True)
         ]
         answers = ask(self.transformer, image_NCHW, places, targets)
         return losses_of(self.transformer, answers, targets)
 
     def _places(self, image_NCHW: Tensor, placements: Sequence[Placement] | None) -> list[Placement]:
-        size = height, width = image_NCHW.shape[-2], image_NCHW.shape[-1]
-        stride = self.config.backbone.stage_strides[-1]
-        if height % stride or width % stride:
-            raise ValueError(f"sides must be multiples of {stride} pixels, got {height} x {width}; pad the images")
-        check_positions(self.transformer, size, self.config.backbone.stage_strides)
-        return list(placements or [Placement(size, size)] * len(image_NCHW))
+        strides = self.config.backbone.stage_strides
+        places = placed(image_NCHW, placements, strides)
+        check_positions(self.transformer, (image_NCHW.shape[-2], image_NCHW.shape[-1]), strides)
+        return places
 
     def _unit(self, image_NCHW: Tensor, place: Placement) -> tuple[int, int]:
         """Height and width in pixels of what the family's boxes are relative to."""
         return place.size if self.config.family == "deformable_detr" else (image_NCHW.shape[-2], image_NCHW.shape[-1])
-
-    def _target(self, truth: Objects, unit: tuple[int, int]) -> Target:
-        height, width = unit
-        x1, y1, x2, y2 = truth.boxes.float().unbind(-1)
-        boxes = torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1)
-        return {"class_labels": truth.labels, "boxes": boxes / boxes.new_tensor((width, height, width, height))}
-
-    def _detected(self, logits_QC: Tensor, boxes_Q4: Tensor, unit: tuple[int, int], place: Placement) -> Detected:
-        scores_QC = logits_QC.float().sigmoid()
-        scores, rows = scores_QC.flatten().topk(min(self.config.detections, scores_QC.numel()))
-        x, y, width, height = boxes_Q4.float()[rows // scores_QC.shape[1]].unbind(-1)
-        corners = torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), -1)
-        per_x, per_y = unit[1] / place.scale_xy[0], unit[0] / place.scale_xy[1]
-        boxes = clip_boxes(corners * corners.new_tensor((per_x, per_y, per_x, per_y)), *place.original_size)
-        kept = (scores > self.config.score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
-        return Detected(boxes[kept], scores[kept], (rows % scores_QC.shape[1])[kept])
