@@ -12,6 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Metric = Literal["voc", "voc07", "openimages", "miss_rate"]
+METRICS: dict[Metric, str] = {
+    "voc": "AP50 as VOC 2012 counts",
+    "voc07": "AP50 as VOC 2007 counts",
+    "openimages": "AP50 as OpenImages counts",
+    "miss_rate": "miss rate, the lower the better",
+}
+"""What a run's page calls them."""
 _IOU = 0.5
 # False results per picture at which CrowdHuman reads the miss rate: nine, evenly spaced in the logarithm.
 _RATES = np.logspace(-2, 0, 9)

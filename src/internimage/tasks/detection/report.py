@@ -18,6 +18,7 @@ from internimage.data.detection.dataset import CocoPictures, Source
 from internimage.data.detection.rle import decode_masks
 from internimage.structures import Detections
 from internimage.tasks.callbacks import History
+from internimage.tasks.detection.conventions import METRICS
 from internimage.tasks.detection.data import DetectionData, Split
 from internimage.tasks.detection.precision import Kind, category_ids
 from internimage.tasks.detection.task import DetectionTask
@@ -109,6 +110,9 @@ def _summary(trainer: Trainer, task: DetectionTask, split: Split, history: Histo
         for name, value in (("AP50", precision.ap50), ("AP", precision.ap)):
             if np.isfinite(value):
                 tiles[f"{words} {_WORDS[kind]} {name}"] = f"{100 * value:.1f}%"
+    for metric, value in task.measured.items():
+        if np.isfinite(value):
+            tiles[f"{words} {METRICS[metric]}"] = f"{100 * value:.1f}%"
     best = [row["val/map"] for row in history.rows if "val/map" in row]
     if trainer.state.fn == "fit" and best and max(best) > best[-1]:
         tiles["Box AP, best epoch (saved)"] = f"{100 * max(best):.1f}%"

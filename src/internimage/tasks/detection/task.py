@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -17,6 +18,7 @@ from internimage.model.detection.federated import FederatedClasses
 from internimage.structures import Framing, LabelMap
 from internimage.tasks.base import BaseTask, OptimizerSettings
 from internimage.tasks.detection.building import Family, build, load_pretrained
+from internimage.tasks.detection.conventions import Metric, measure
 from internimage.tasks.detection.data import DetectionData
 from internimage.tasks.detection.precision import (
     AveragePrecision,
@@ -43,11 +45,13 @@ class DetectionTask(BaseTask):
         masks: also instance masks; needs data that has them.
         model: a name from ``internimage models``.
         family: ``rcnn`` (Mask R-CNN), ``cascade`` (Cascade Mask R-CNN), or boxes by a transformer: ``dino``,
-            ``deformable_detr``, ``rt_detr_v2``, ``d_fine``. None takes what was released: cascades for L and XL, Mask R-CNN for the others.
+            ``deformable_detr``, ``rt_detr_v2``, ``d_fine``. None takes what was released: cascades for L and XL, Mask
+            R-CNN for the others.
         pretrained: True for the model's released classification weights; or a file, weight name or hub id of a
             classifier, of which the backbone is taken, or of a detector, of which all that fits is.
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
         detector_options: further settings of `DetectorConfig` or `DinoConfig`, or of transformers' configuration.
+        metrics: further numbers of an evaluation, as other sets than COCO count: see `measure`.
         optimizer: see `OptimizerSettings`.
     """
 
@@ -65,6 +69,7 @@ class DetectionTask(BaseTask):
         pretrained: bool | str = False,
         model_options: dict[str, Any] | None = None,
         detector_options: dict[str, Any] | None = None,
+        metrics: tuple[Metric, ...] = (),
         optimizer: OptimizerSettings | None = None,
     ) -> None:
         # Optional only for the command line, which fills both in from the data after reading the configuration.
@@ -80,6 +85,7 @@ class DetectionTask(BaseTask):
         # Of the last evaluation: results in COCO's format by picture, and what they are worth.
         self._results: dict[int, list[dict[str, Any]]] = {}
         self.precisions: dict[Kind, AveragePrecision] = {}
+        self.measured: dict[Metric, float] = dict.fromkeys(metrics, math.nan)
 
     def card(self) -> Card:
         """What the weight file says of itself."""
@@ -169,6 +175,10 @@ class DetectionTask(BaseTask):
                 if value == value:
                     shown = name in ("map", "map50")
                     self.log(f"{split}/{_PREFIXES[kind]}{name}", value, prog_bar=shown, sync_dist=True)
+        self.measured = {metric: measure(metric, truth, results) for metric in self.measured}
+        for metric, value in self.measured.items():
+            if value == value:
+                self.log(f"{split}/{metric}", value, sync_dist=True)
 
     def _gather(self) -> None:
         """Every process gets the results of all; a picture that padding gave to two counts once."""

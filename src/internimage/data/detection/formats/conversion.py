@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from internimage.data.class_folders import Split
 from internimage.data.detection.files import SPLITS, check_folder, coco_files
@@ -49,7 +49,7 @@ def find_format(root: Path | str) -> Format | None:
     root = check_folder(root)
     if any(coco_files(root, split) for split in SPLITS):
         return "coco"
-    found = [each for each in _SIGNS if splits_of(root, each, [])]
+    found: list[Other] = [each for each in get_args(Other) if splits_of(root, each, [])]
     if len(found) > 1:
         raise ValueError(f"{root} holds {' and '.join(_SIGNS[each] for each in found)}; keep one of them")
     return found[0] if found else None

@@ -28,7 +28,7 @@ PERSON = "person"
 def crowdhuman_files(root: Path) -> dict[Split, Path]:
     """The file of each split that ``root`` or its folder ``annotations`` holds."""
     root = check_folder(root)
-    found = {
+    found: dict[Split, list[Path]] = {
         split: [path for home in _HOMES if (path := root / home / name).is_file()] for split, name in _FILES.items()
     }
     return {split: paths[0] for split, paths in found.items() if paths}

@@ -45,7 +45,9 @@ def openimages_files(root: Path) -> dict[Split, Path]:
     root = check_folder(root)
     if _find(root, _CLASSES) is None:
         return {}
-    found = {split: [path for name in _NAMES[split] if (path := _find(root, f"{name}-{_BOXES}"))] for split in SPLITS}
+    found: dict[Split, list[Path]] = {
+        split: [path for name in _NAMES[split] if (path := _find(root, f"{name}-{_BOXES}"))] for split in SPLITS
+    }
     return {split: paths[0] for split, paths in found.items() if paths}
 
 
