@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from internimage import InternImageConfig
+from internimage.model.backbone import InternImage
+from internimage.model.composite import CompositeInternImage
 from internimage.model.detection import DetectorConfig, InternImageDetector
 from internimage.training import param_groups
 from internimage.training.param_groups import steps_below_head
@@ -62,7 +64,7 @@ def layer_id(name: str, depths: tuple[int, ...]) -> int:
         ("rpn.head.conv.0.0.weight", 0),
         ("roi_heads.mask_heads.2.convs.0.conv.weight", 0),
         ("decoder.layers.0.blocks.1.weight", 0),
-        ("transformer.level_embeds", 31),
+        ("transformer.level_codes", 31),
         ("transformer.encoder.layers.0.sampling_offsets.weight", 0),
     ],
 )
@@ -97,6 +99,32 @@ def test_every_parameter_of_a_detector(depths: tuple[int, ...], variant: str, ca
     assert all(any(kind in name for name in seen) for kind in kinds), "a rule that nothing of it follows"
     assert max(seen.values()) == seen["fpn.inner_blocks.0.0.weight"] == 0.4
     assert seen["backbone.stem.conv1.weight"] == pytest.approx(0.4 * 0.9 ** (sum(depths) + 1))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_both_networks_of_a_composite_decay_as_a_single_one(dense: bool) -> None:
+    config = replace(InternImageConfig.from_variant("femto"), level2_post_norm_blocks=(0, 1))
+    with torch.device("meta"):
+        models = (
+            nn.ModuleDict({"backbone": CompositeInternImage(config)}),
+            nn.ModuleDict({"backbone": InternImage(config)}),
+        )
+    composite, single = (
+        {name: group for group in groups for name in group["names"]}
+        for groups in (
+            param_groups(each, lr=0.4, weight_decay=0.05, layer_decay=0.9, dense=dense, depths=config.depths)
+            for each in models
+        )
+    )
+    for network in ("assisting.", "lead."):
+        own = {name.replace(network, ""): group for name, group in composite.items() if network in name}
+        assert own.keys() == {name for name in single if network == "assisting." or "stem" not in name}
+        for name, group in own.items():
+            assert (group["lr"], group["weight_decay"]) == (single[name]["lr"], single[name]["weight_decay"]), name
+    between = {name: group for name, group in composite.items() if "assisting." not in name and "lead." not in name}
+    assert len(between) == 6 * 2 + 4
+    for name, group in between.items():
+        assert (group["lr"], group["weight_decay"]) == (0.4, 0.05 if name.endswith("weight") else 0.0), name
 
 
 def test_without_layer_decay_all_learn_at_one_rate() -> None:
@@ -140,7 +168,7 @@ class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.sampling_offsets = nn.Linear(2, 2, bias=False), nn.Linear(2, 2)
-        self.level_embeds = nn.Parameter(torch.zeros(4, 2))
+        self.level_codes = nn.Parameter(torch.zeros(4, 2))
 
 
 def rates(**settings: Any) -> dict[str, tuple[float, float]]:
@@ -153,7 +181,7 @@ def test_what_deformable_attention_has_of_its_own() -> None:
     """Source: ``CustomLayerDecayOptimizerConstructor``, as above."""
     assert rates(layer_decay=0.5, lr_scales={"sampling_offsets": 1e-3}, dense=True) == {
         "stem.weight": (0.25, 0.1),
-        "level_embeds": (0.25, 0.1),
+        "level_codes": (0.25, 0.1),
         "sampling_offsets.weight": (1e-3, 0.0),
         "sampling_offsets.bias": (1e-3, 0.0),
     }
@@ -172,7 +200,7 @@ def test_factors_by_parts_of_names_multiply() -> None:
     [
         (
             {"backbone": 0.1},
-            "lr_scales names 'backbone', which is in no parameter's name; such as level_embeds are there",
+            "lr_scales names 'backbone', which is in no parameter's name; such as level_codes are there",
         ),
         ({"stem": -1.0}, r"lr_scales\['stem'\] must be a number of at least 0, got -1"),
         ({"stem": float("nan")}, r"lr_scales\['stem'\] must be a number of at least 0, got nan"),

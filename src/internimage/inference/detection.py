@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image
 
 from internimage.data import ImageReadError
 from internimage.data.class_names import coco_labels
-from internimage.data.detection.images import pad_batch, prepare
+from internimage.data.detection.images import Look, Seen, look_at
 from internimage.data.inputs import NamedImage
 from internimage.inference.loading import pick_device
 from internimage.inference.reading import ImageSource, in_batches, open_image
 from internimage.model import Checkpoint
 from internimage.model.checkpoints.detector_files import load_detector
-from internimage.structures import Detections, Framing, LabelMap, Placement
+from internimage.structures import Detections, LabelMap, MergeRule, Merging, Views
 
-_PARTS = ("boxes", "scores", "labels")
+if TYPE_CHECKING:
+    from internimage.model.detection import Detected
+
 _OTHERS = "its training diverged or the file is damaged: use other weights"
 
 
@@ -34,24 +35,27 @@ class Detector:
         device: for example ``"cpu"`` or ``"cuda"``; the fastest one here by default.
         ema: True for the moving average, False for the raw weights, None for the file's main entry.
         score: least score of an object, in [0, 1); by default the file's own, usually 0.05.
-        nms: a box that overlaps a better one of its class by a larger IoU goes; by default the file's own.
+        nms: a box that overlaps a better one of its class by a larger IoU goes; by default the file's own. A detector
+            of the DETR family has none: there it is for what several views show, by default 0.5.
         limit: most objects of an image; by default the file's own, usually 100.
         sides: shorter sides in pixels at which each image is looked at, such as ``(640, 800, 960)``; by default the
             one of the training.
         flip: look at each image also from left to right.
+        merge: how objects found at several sizes, or mirrored, are put together: ``nms``, ``soft_nms``,
+            ``soft_nms_linear``, ``box_voting`` or ``box_fusion``, or a `Merging` with its numbers.
 
     Attributes:
         model: the network, in evaluation mode.
         labels: class names.
         framing: how images become inputs.
 
-    Objects found at several sizes, or mirrored, are put together and suppressed once more: the best box of each counts,
-    with its score and its mask.
+    An object's mask is that of its best box, whatever ``merge`` makes of the box. ``score`` and ``limit`` hold for each
+    view and for what was put together.
 
     Raises:
         ImportError: torchvision is missing.
-        ValueError: no detector's weights, weights that are no numbers, a value outside its range, or ``nms`` for a
-            detector that has none.
+        ValueError: no detector's weights, weights that are no numbers, a value outside its range, or a setting that
+            nothing would use: ``nms`` for a detector and a merging that have no threshold, ``merge`` for one view.
     """
 
     def __init__(
@@ -65,11 +69,19 @@ class Detector:
         limit: int | None = None,
         sides: Sequence[int] = (),
         flip: bool = False,
+        merge: MergeRule | Merging = "nms",
     ) -> None:
-        _check(score, nms, limit, sides)
-        asked = {"score_threshold": score, "nms_threshold": nms, "detections": limit}
+        _check(score, nms, limit)
+        views = Views(tuple(sides), flip, merge)
+        self._merging = views.merging
+        asked = {"score_threshold": score, "detections": limit}
+        suppressed = {"nms_threshold": nms}
+        if views.are_several and self._merging.has_threshold and self._merging.iou is None and nms is not None:
+            self._merging = replace(self._merging, iou=nms)
+        else:
+            asked, suppressed = asked | suppressed, {}
         self.device = pick_device(device)
-        loaded = load_detector(source, ema=ema, limits={name: each for name, each in asked.items() if each is not None})
+        loaded = load_detector(source, ema=ema, limits=_given(asked), limits_if_known=_given(suppressed))
         self.model, self.framing, self._path = loaded.model.to(self.device), loaded.framing, loaded.path
         # No score of such weights is above any threshold: every image would seem to be empty.
         if not torch.stack([each.isfinite().all() for each in self.model.state_dict().values()]).all():
@@ -77,14 +89,7 @@ class Detector:
         classes = loaded.model.config.num_classes
         self.labels = loaded.labels or coco_labels(classes) or LabelMap.numbered(classes)
         self.has_masks = loaded.model.config.masks
-        mirrorings = (False, True) if flip else (False,)
-        self._views = [(framing, mirrored) for framing in self._framings(sides) for mirrored in mirrorings]
-        self._limit: int = loaded.model.config.detections
-        self._nms = float(getattr(loaded.model.config, "nms_threshold", 0.5))
-
-    def _framings(self, sides: Sequence[int]) -> list[Framing]:
-        short, long = self.framing.frame
-        return [replace(self.framing, frame=(side, round(side * long / short))) for side in sides] or [self.framing]
+        self._views = views.of(self.framing)
 
     @overload
     def __call__(self, images: ImageSource, *, batch_size: int = 1) -> Detections: ...
@@ -123,73 +128,38 @@ class Detector:
         """
         return in_batches(images, self._read, self._detect, batch_size=batch_size, workers=workers)
 
-    def _read(self, image: ImageSource | NamedImage) -> _Prepared:
+    def _read(self, image: ImageSource | NamedImage) -> list[Seen]:
         picture = open_image(image)
-        looks = [
-            prepare(ImageOps.mirror(picture) if mirrored else picture, framing) for framing, mirrored in self._views
-        ]
-        return _Prepared((picture.height, picture.width), looks)
-
-    def _detect(self, batch: Sequence[tuple[_Prepared, str | None]]) -> list[Detections]:
-        pictures = [picture for picture, _ in batch]
-        looks = [self._look(pictures, view) for view in range(len(self._views))]
-        return [
-            replace(_together(each, self._nms, self._limit), source=source)
-            for each, (_, source) in zip(zip(*looks, strict=True), batch, strict=True)
-        ]
+        return [look_at(picture, view) for view in self._views]
 
     @torch.inference_mode()
-    def _look(self, pictures: Sequence[_Prepared], view: int) -> list[Detections]:
-        """What one view of each picture shows, in the picture's own pixels."""
-        _, mirrored = self._views[view]
-        prepared = [picture.looks[view] for picture in pictures]
-        batch_NCHW = pad_batch([tensor for tensor, _ in prepared]).to(self.device)
-        results: list[Detections] = []
-        for picture, found in zip(pictures, self.model(batch_NCHW, [place for _, place in prepared]), strict=True):
-            boxes, scores, labels = (each.float().cpu().numpy() for each in (found.boxes, found.scores, found.labels))
-            if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
-                raise ValueError(f"{self._path} gives boxes or scores that are not finite; {_OTHERS}")
-            masks = None if found.masks is None else found.masks.cpu().numpy()
-            if mirrored:
-                width = picture.size[1]
-                boxes = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
-                masks = None if masks is None else masks[..., ::-1]
-            results.append(Detections(boxes, scores, labels.astype(np.int64), self.labels, picture.size, masks))
-        return results
+    def _detect(self, batch: Sequence[tuple[list[Seen], str | None]]) -> list[Detections]:
+        from internimage.inference.views import NotFiniteError, detect
+
+        looks = (Look.of(seen) for seen in zip(*(picture for picture, _ in batch), strict=True))
+        try:
+            found = detect(self.model, looks, self._merging)
+        except NotFiniteError as error:
+            raise ValueError(f"{self._path} gives {error}; {_OTHERS}") from None
+        return [self._described(each, *picture) for each, picture in zip(found, batch, strict=True)]
+
+    def _described(self, found: Detected, looks: Sequence[Seen], source: str | None) -> Detections:
+        boxes, scores, labels = (each.numpy() for each in (found.boxes, found.scores, found.labels))
+        masks = None if found.masks is None else found.masks.numpy()
+        return Detections(boxes, scores, labels, self.labels, looks[0].placement.original_size, masks, source)
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """A picture's (height, width), and its input and place for each view of it."""
-
-    size: tuple[int, int]
-    looks: Sequence[tuple[Tensor, Placement]]
-
-
-def _together(views: Sequence[Detections], nms: float, limit: int) -> Detections:
-    """Objects of several views of one image, the best box of each."""
-    if len(views) == 1:
-        return views[0]
-    from torchvision.ops import batched_nms
-
-    first = views[0]
-    boxes, scores, labels = (np.concatenate([getattr(each, name) for each in views]) for name in _PARTS)
-    masks = None if first.masks is None else np.concatenate([each.masks for each in views if each.masks is not None])
-    every = replace(first, boxes=boxes, scores=scores, labels=labels, masks=masks)
-    box, score, label = (torch.from_numpy(each) for each in (every.boxes, every.scores, every.labels))
-    kept = batched_nms(box, score, label, nms)
-    return every.take(kept[:limit].numpy())
-
-
-def _check(score: float | None, nms: float | None, limit: int | None, sides: Sequence[int]) -> None:
+def _check(score: float | None, nms: float | None, limit: int | None) -> None:
     if score is not None and not 0 <= score < 1:
         raise ValueError(f"score must lie in [0, 1), got {score}")
     if nms is not None and not 0 < nms <= 1:
         raise ValueError(f"nms must lie in (0, 1], got {nms}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    if not all(side >= 32 for side in sides):
-        raise ValueError(f"sides must be 32 pixels or more, got {list(sides)}")
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def detections_json(found: Detections) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from torch._functorch import config as functorch_config
 from torch._library.triton import triton_ops_to_kernels
 from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
+from torch.autograd import forward_ad
 
 # Asked once: torch.compile can't trace the question before PyTorch 2.12.
 _AUTOCAST_DEVICES = frozenset(
@@ -45,6 +46,20 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     if not has_autocast(tensor) or not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
         return None
     return torch.get_autocast_dtype(device)
+
+
+def needs_plain_operators(*tensors: Tensor) -> bool:
+    """Whether only PyTorch's own operators will do: under torch.func or forward-mode autograd.
+
+    Those transforms would take a registered operator for a constant or refuse it.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    # PyTorch has no public question for either.
+    if cast(Any, torch)._C._are_functorch_transforms_active():
+        return True
+    is_dual = cast(Any, forward_ad)._current_level >= 0
+    return is_dual and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def architecture(device: torch.device) -> str:

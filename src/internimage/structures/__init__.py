@@ -3,7 +3,7 @@
 from internimage.structures.classification import Classification, Preprocess
 from internimage.structures.comparison import SearchedDesign, TrainedForm
 from internimage.structures.design import DesignCost
-from internimage.structures.detection import Detections, Framing, Placement
+from internimage.structures.detection import Detections, Framing, MergeRule, Merging, Placement, View, Views
 from internimage.structures.inspection import ClassActivation, ReceptiveField
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap
 from internimage.structures.measures import Measures
@@ -25,6 +25,8 @@ __all__ = [
     "Framing",
     "LabelMap",
     "Measures",
+    "MergeRule",
+    "Merging",
     "Placement",
     "Preprocess",
     "ReceptiveField",
@@ -34,5 +36,7 @@ __all__ = [
     "SearchedDesign",
     "SegmentationMap",
     "TrainedForm",
+    "View",
     "Viewing",
+    "Views",
 ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from internimage.structures.labels import IMAGENET_MEAN, IMAGENET_STD, LabelMap, finite
+
+MergeRule = Literal["nms", "soft_nms", "soft_nms_linear", "box_voting", "box_fusion"]
+_SMALLEST_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,114 @@ class Framing:
         if unknown := sorted(set(values) - {"frame", "mean", "std"}):
             raise ValueError(f"unknown settings of a detector's input {unknown}; known are frame, mean, std")
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How the objects that several views of a picture show become one list; boxes of different classes never meet.
+
+    - ``nms``: the best box of an object stays, with its score.
+    - ``soft_nms``: a box that overlaps a better one keeps ``exp(-IoU**2 / sigma)`` of its score.
+    - ``soft_nms_linear``: from the threshold on it keeps ``1 - IoU`` of it.
+    - ``box_voting``: as ``nms``; then the box becomes the mean of the boxes that overlap it, weighted by their scores.
+    - ``box_fusion``: weighted boxes fusion. All boxes of an object become their mean, weighted by their scores; the
+      score becomes their mean score, and less where fewer boxes than views show the object.
+
+    Args:
+        rule: one of the five.
+        iou: boxes of a class that overlap by a larger IoU show one object, in (0, 1]; None takes the detector's own
+            threshold. Not for ``soft_nms``, which has none.
+        sigma: of ``soft_nms``, positive; a smaller one takes more of the score.
+        votes: least IoU with the kept box of the boxes that vote on it in ``box_voting``, in (0, 1].
+
+    Raises:
+        ValueError: a value outside its range, or one that the rule does not use.
+
+    >>> Merging("box_voting").votes, Merging("soft_nms", sigma=0.3).has_threshold
+    (0.5, False)
+    """
+
+    rule: MergeRule = "nms"
+    iou: float | None = None
+    sigma: float = 0.5
+    votes: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(MergeRule):
+            raise ValueError(f"merge must be one of {', '.join(get_args(MergeRule))}, got {self.rule!r}")
+        for name, value in (("iou", self.iou), ("votes", self.votes)):
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} of merge must lie in (0, 1], got {value}")
+        if not 0 < self.sigma < float("inf"):
+            raise ValueError(f"sigma of merge must be positive, got {self.sigma}")
+        used = {"iou": self.rule != "soft_nms", "sigma": self.rule == "soft_nms", "votes": self.rule == "box_voting"}
+        for each in fields(self)[1:]:
+            if getattr(self, each.name) != each.default and not used[each.name]:
+                raise ValueError(f"{self.rule} has no {each.name}; leave it out")
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the rule asks from which IoU on boxes show one object."""
+        return self.rule != "soft_nms"
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a picture.
+
+    Args:
+        framing: how large, and normalised how.
+        mirrored: from left to right.
+    """
+
+    framing: Framing
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Views:
+    """The ways in which a detector looks at each picture, and how what they show is put together.
+
+    Args:
+        sides: shorter sides in pixels, such as 640, 800, 960; none is that of the training.
+        flip: look at each size also from left to right.
+        merge: a rule of `Merging`, or a `Merging` with its numbers.
+
+    Raises:
+        ValueError: a side below 32 pixels, a rule that does not exist, or one for a single view, which needs none.
+
+    >>> views = Views((320, 640), flip=True)
+    >>> [(view.framing.frame, view.mirrored) for view in views.of(Framing((800, 1333)))]
+    [((320, 533), False), ((320, 533), True), ((640, 1066), False), ((640, 1066), True)]
+    """
+
+    sides: tuple[int, ...] = ()
+    flip: bool = False
+    merge: MergeRule | Merging = "nms"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sides", tuple(self.sides))
+        if not all(side >= _SMALLEST_SIDE for side in self.sides):
+            raise ValueError(f"sides must be {_SMALLEST_SIDE} pixels or more, got {list(self.sides)}")
+        merging = self.merging
+        if not self.are_several and merging != Merging():
+            raise ValueError(f"merge {merging.rule} is for several views; add sides or flip, or leave merge out")
+
+    @property
+    def merging(self) -> Merging:
+        """The rule with its numbers."""
+        return self.merge if isinstance(self.merge, Merging) else Merging(self.merge)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is anything to put together."""
+        return self.flip or len(self.sides) > 1
+
+    def of(self, framing: Framing) -> list[View]:
+        """The views of a detector that was trained on ``framing``; the longer side keeps its ratio to the shorter."""
+        short, long = framing.frame
+        framings = [replace(framing, frame=(side, round(side * long / short))) for side in self.sides] or [framing]
+        return [View(each, mirrored) for each in framings for mirrored in ((False, True) if self.flip else (False,))]
 
 
 @dataclass(frozen=True)

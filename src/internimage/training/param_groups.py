@@ -37,15 +37,19 @@ def param_groups(
     at ``lr * r**n``; the stem goes with the first block, a stage's downsampling and norm with the next stage's first
     block; heads, the last stage's norm and the extra norms inside stage 3 learn at ``lr``.
 
+    Each network of a composite backbone decays as a single one does; its links and gammas are as new as a head, and
+    learn at ``lr``. The released rule knows no name of its composite: whatever the decay, all of it learns at ``lr``
+    there, as with ``layer_decay`` 1 here.
+
     Args:
         model: parameters are known by our names (``...stages.2.blocks.5...``), under any prefix.
         lr: learning rate of the fastest group, 0 or more.
         weight_decay: of matrices and convolutions, 0 or more.
         depths: blocks per stage.
         layer_decay: in (0, 1]; 1 switches it off.
-        dense: the released detectors' and segmenters' rule: only what is no backbone learns at ``lr``, the last block
-            at ``lr * r``, the stem one step below the first block. The sampling offsets of deformable attention do not
-            decay there, and its level embeddings (``level_embeds``) learn as slowly as the stem.
+        dense: the released detectors' and segmenters' rule: only what is in no InternImage learns at ``lr``, the last
+            block at ``lr * r``, the stem one step below the first block. The sampling offsets of deformable
+            attention do not decay there, and its level embeddings (``level_codes``) learn as slowly as the stem.
         offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` and `DCNv4` that predict offsets
             (with them centre gates, and DCNv4's modulations), whatever the network calls it.
         lr_scales: further factors, 0 or more, by parts of names: ``{"sampling_offsets": 0.001}`` slows every parameter
@@ -127,7 +131,7 @@ def steps_below_head(name: str, depths: Sequence[int]) -> int:
 
     Source: ``get_num_layer_for_swin`` of the released code (detection/mmcv_custom, 31c962d), with its corners: the last
     stage's norm goes with that stage's first block, an extra norm with the block of its own number, and the
-    ``level_embeds`` of a transformer with the stem.
+    ``level_codes`` of a transformer with the stem.
 
     >>> names = ("stem.conv1.weight", "stages.0.blocks.0.norm1.weight", "stages.3.blocks.3.norm1.weight", "fpn.weight")
     >>> [steps_below_head(name, (4, 4, 18, 4)) for name in names]
@@ -138,7 +142,7 @@ def steps_below_head(name: str, depths: Sequence[int]) -> int:
         return sum(depths[min(int(found[1]) + 1, len(depths) - 1) :])
     if found := _EXTRA_NORM.search(name):
         return sum(depths[int(found[1]) :]) - int(found[2])
-    if "level_embeds" in name:
+    if "level_codes" in name:
         return sum(depths) + 1
     after = blocks_after(name, depths)
     if re.search(r"(^|\.)stem\.", name):

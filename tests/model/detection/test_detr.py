@@ -20,6 +20,7 @@ from internimage import InternImageConfig
 from internimage.model.detection import Objects
 from internimage.model.detection.detr import DetrConfig, Family, InternImageDetr
 from internimage.model.detection.detr.transformer import _layers, ask
+from internimage.model.detection.queries import detected, target_of
 from internimage.structures import Placement
 from internimage.training.param_groups import blocks_after
 
@@ -96,13 +97,14 @@ def test_boxes_by_hand(family: Family, unit: tuple[int, int]) -> None:
     model, (height, width) = detector(family), unit
     assert model._unit(images(), PLACES[1]) == unit
     boxes = torch.tensor([[8.0, 12, 40, 36], [0, 0, 80, 48]])
-    target = model._target(Objects(boxes, torch.tensor([2, 0])), unit)
+    target = target_of(Objects(boxes, torch.tensor([2, 0])), unit)
     assert target["class_labels"].tolist() == [2, 0]
     assert target["boxes"][0].tolist() == pytest.approx([24 / width, 24 / height, 32 / width, 24 / height])
     # A third query lies in the padding alone, a fourth half of it.
     beyond = torch.tensor([[90 / width, 10 / height, 8 / width, 8 / height], [80 / width, 8 / height, 16 / width, 0.1]])
     logits = torch.tensor([[-9.0, -9, 2], [1, -9, -9], [3, -9, -9], [-9, 0, -9]])
-    found = model._detected(logits, torch.cat((target["boxes"], beyond)), unit, PLACES[1])
+    boxes = torch.cat((target["boxes"], beyond))
+    found = detected(logits, boxes, unit, PLACES[1], limit=100, threshold=0.05)
     assert found.labels.tolist() == [2, 0, 1]
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 1, 0]).sigmoid().tolist())
     low, high = (8 - 0.05 * height) / 2, (8 + 0.05 * height) / 2
@@ -128,7 +130,7 @@ def test_answers_and_losses_are_those_of_transformers(family: Family) -> None:
     if family == "d_fine":
         return
     labels = [
-        model._target(truth, model._unit(image, place)) for truth, place in zip([TRUTH, NOTHING], PLACES, strict=True)
+        target_of(truth, model._unit(image, place)) for truth, place in zip([TRUTH, NOTHING], PLACES, strict=True)
     ]
     theirs.train()
     model.train()
@@ -145,7 +147,7 @@ def test_distributions_of_d_fine_belong_to_their_boxes() -> None:
 
     model = stir(detector("d_fine")).train()
     network, image = model.transformer, images()
-    targets = [model._target(truth, (64, 96)) for truth in (TRUTH, NOTHING)]
+    targets = [target_of(truth, (64, 96)) for truth in (TRUTH, NOTHING)]
     answers = ask(network, image, PLACES, targets)
     copies = answers.logits.shape[2] - 12
     assert answers.whole.denoising_meta_values["dn_num_split"] == [copies, 12]

@@ -21,6 +21,7 @@ from internimage.model.checkpoints.detector_files import holds_detector
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.segmenter_files import holds_segmenter
 from internimage.model.weights import DEFAULT_WEIGHTS, SHIPPED
+from internimage.structures import MergeRule
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _FOR = {
     "nms": ("detector",),
     "limit": ("detector",),
     "sides": ("detector",),
+    "merge": ("detector",),
     "flip": ("detector", "segmenter"),
     "scales": ("segmenter",),
     "own_size": ("segmenter",),
@@ -91,6 +93,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--limit", type=int | None, default=None, help="detectors: most objects of an image")
     parser.add_argument("--sides", type=list[int], default=[], help="detectors: look at several sizes, as [640,800]")
     parser.add_argument("--flip", action="store_true", help="detectors, segmenters: look at each image also mirrored")
+    merge = "detectors: put several sizes together by nms (default), soft_nms, soft_nms_linear, box_voting, box_fusion"
+    parser.add_argument("--merge", type=MergeRule | None, default=None, help=merge)
     parser.add_argument("--scales", type=list[float], default=[], help="segmenters: several sizes, as [0.75,1,1.25]")
     parser.add_argument(
         "--own_size", action="store_true", help="segmenters: large images at their own size, in windows"
@@ -168,7 +172,9 @@ def _predict_many(options: Namespace) -> int:
 
 def _detector_settings(options: Namespace) -> dict[str, Any]:
     score = _SCORE if options.score is None else options.score
-    return {"score": score, "nms": options.nms, "limit": options.limit, "sides": options.sides, "flip": options.flip}
+    names = ("nms", "limit", "sides", "flip")
+    merge = {} if options.merge is None else {"merge": options.merge}
+    return {"score": score, **{name: getattr(options, name) for name in names}, **merge}
 
 
 def _segmenter_settings(options: Namespace) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from internimage.data.detection.coco import CocoSet
-from internimage.data.detection.images import normalize, pad_batch, prepare
+from internimage.data.detection.images import Look, Seen, look_at, normalize, pad_batch
 from internimage.data.detection.masks import resize_masks
 from internimage.data.detection.rle import instance_masks
 from internimage.data.images import read_image
-from internimage.structures import Framing, LabelMap, Placement
+from internimage.structures import Framing, LabelMap, Placement, View
 
 
 class Raw(NamedTuple):
@@ -75,6 +75,7 @@ class Sample:
         masks: (R, H, W) of bool, or None.
         placement: where the input came from; a varied picture counts as a picture of its own.
         index: of the picture in its set.
+        others: the picture in further views, for evaluation.
     """
 
     image: Tensor
@@ -83,6 +84,7 @@ class Sample:
     masks: Tensor | None
     placement: Placement
     index: int
+    others: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,7 @@ class Batch:
         masks: of each image (R, H, W), padded like the images; or None.
         placements: of each image.
         indices: of the pictures in their set.
+        others: further looks at the pictures, for evaluation; they stay where they are until their turn comes.
     """
 
     images: Tensor
@@ -104,9 +107,15 @@ class Batch:
     masks: list[Tensor] | None
     placements: list[Placement]
     indices: list[int]
+    others: tuple[Look, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """All looks at the pictures, the batch itself first."""
+        return (Look(self.images, self.placements), *self.others)
 
     def to(self, device: torch.device | str, **settings: Any) -> Batch:
         """The batch on another device; ``settings`` as for `torch.Tensor.to`, such as ``non_blocking``."""
@@ -114,7 +123,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from which a GPU copies while it computes."""
-        return self._map(Tensor.pin_memory)
+        others = tuple(replace(look, images=look.images.pin_memory()) for look in self.others)
+        return replace(self._map(Tensor.pin_memory), others=others)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         boxes, labels = ([change(each) for each in listed] for listed in (self.boxes, self.labels))
@@ -133,6 +143,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         masks if len(masks) == len(samples) else None,
         [sample.placement for sample in samples],
         [sample.index for sample in samples],
+        tuple(Look.of(seen) for seen in zip(*(sample.others for sample in samples), strict=True)),
     )
 
 
@@ -191,12 +202,17 @@ class DetectionDataset(Dataset[Sample]):
         framing: how large, and normalised how.
         augmentation: how training pictures are varied, a `DetectionAugmentation`; None prepares each picture exactly
             as prediction does.
+
+    Attributes:
+        views: how pictures that are not varied are looked at, in the first place as the samples' own input, which is
+            not mirrored; the framing alone unless set.
     """
 
     def __init__(self, source: Source, framing: Framing | None = None, augmentation: Vary | None = None) -> None:
         self.source = source
         self.framing = framing or Framing()
         self.augmentation = augmentation
+        self.views: Sequence[View] = (View(self.framing),)
 
     @property
     def labels(self) -> LabelMap:
@@ -213,7 +229,7 @@ class DetectionDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         raw = clipped(self.source.read(index))
         if self.augmentation is None:
-            return _as_predicted(raw, self.framing, index)
+            return _as_predicted(raw, self.views, index)
         return _as_varied(self.augmentation(raw, self.framing, self._another), self.framing, index)
 
     def _another(self) -> Raw:
@@ -233,11 +249,11 @@ def keep(raw: Raw, kept: NDArray[np.bool_]) -> Raw:
     return Raw(raw.image, raw.boxes[kept], raw.labels[kept], masks)
 
 
-def _as_predicted(raw: Raw, framing: Framing, index: int) -> Sample:
-    image_CHW, placement = prepare(raw.image, framing)
+def _as_predicted(raw: Raw, views: Sequence[View], index: int) -> Sample:
+    (image_CHW, placement, _), *others = (look_at(raw.image, view) for view in views)
     boxes = torch.from_numpy(raw.boxes * np.tile(np.array(placement.scale_xy, np.float32), 2))
     masks = None if raw.masks is None else torch.from_numpy(resize_masks(raw.masks, placement.size))
-    return Sample(image_CHW, boxes, torch.from_numpy(raw.labels), masks, placement, index)
+    return Sample(image_CHW, boxes, torch.from_numpy(raw.labels), masks, placement, index, tuple(others))
 
 
 def _as_varied(raw: Raw, framing: Framing, index: int) -> Sample:

@@ -9,14 +9,16 @@ Shape legend: H W picture, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from internimage.structures import Framing, Placement
+from internimage.structures import Framing, Placement, View
 
 _BITS = 11
 _DIVISOR = 32
@@ -39,6 +41,41 @@ def prepare(image: Image.Image, framing: Framing | None = None) -> tuple[Tensor,
     size = fitted_size(original, framing.frame)
     pixels_HWC = torch.from_numpy(resize_bilinear(np.asarray(image), *size))
     return normalize(pixels_HWC.permute(2, 0, 1), framing), Placement.fit(original, size)
+
+
+class Seen(NamedTuple):
+    """A picture in one view: the input (3, H, W) in float32, where it came from, and whether it is mirrored."""
+
+    image: Tensor
+    placement: Placement
+    mirrored: bool
+
+
+def look_at(image: Image.Image, view: View) -> Seen:
+    """A picture of mode RGB as one view shows it to a detector; see `prepare`."""
+    return Seen(*prepare(ImageOps.mirror(image) if view.mirrored else image, view.framing), view.mirrored)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One view of each picture of a batch.
+
+    Args:
+        images: (N, 3, H, W) of float32, padded with zeros at the right and at the bottom to multiples of 32.
+        placements: of each image.
+        mirrored: whether the pictures are seen from left to right.
+    """
+
+    images: Tensor
+    placements: list[Placement]
+    mirrored: bool = False
+
+    @classmethod
+    def of(cls, pictures: Sequence[Seen]) -> Look:
+        """Pictures in the same view, at least one."""
+        return cls(
+            pad_batch([each.image for each in pictures]), [each.placement for each in pictures], pictures[0].mirrored
+        )
 
 
 def normalize(pixels_CHW: Tensor, framing: Framing) -> Tensor:

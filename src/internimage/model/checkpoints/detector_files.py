@@ -84,7 +84,9 @@ def save_detector(
     return write_weights(model, detector_card(model.config, labels, framing), path)
 
 
-def detector_card(config: DetectorConfig | DetrConfig | DinoConfig, labels: LabelMap | None, framing: Framing | None) -> Card:
+def detector_card(
+    config: DetectorConfig | DetrConfig | DinoConfig, labels: LabelMap | None, framing: Framing | None
+) -> Card:
     """What a detector's file says of itself; ``ValueError`` if the labels are not the detector's classes."""
     if labels is not None and len(labels) != config.num_classes:
         raise ValueError(f"{len(labels)} class names for a detector of {config.num_classes} classes")
@@ -114,9 +116,13 @@ def build_detector(card: Card) -> Detector:
 
 
 def load_detector(
-    source: str | Path | Checkpoint, *, ema: bool | None = None, limits: Mapping[str, Any] | None = None
+    source: str | Path | Checkpoint,
+    *,
+    ema: bool | None = None,
+    limits: Mapping[str, Any] | None = None,
+    limits_if_known: Mapping[str, Any] | None = None,
 ) -> LoadedDetector:
-    """A detector from a file of ours, a training checkpoint, or a released one (``.pth``): Mask R-CNN, Cascade R-CNN, DINO.
+    """A detector from a file of ours, a training checkpoint, or a released one (``.pth``): Mask or Cascade R-CNN, DINO.
 
     Args:
         source: a file, a folder, a hub id, or a checkpoint that was read already.
@@ -124,6 +130,7 @@ def load_detector(
             checkpoint that was read already.
         limits: settings of the detector that leave its weights alone, such as ``score_threshold``, in place of the
             file's own.
+        limits_if_known: the same, for detectors that have them; others do without.
 
     Raises:
         ValueError: no detector's weights, an unknown architecture, weights that have no place or are missing, a rule
@@ -138,8 +145,9 @@ def load_detector(
         raise ValueError(f"{found.path} holds a network for {card.task}, not a detector")
     if lacking := sorted(set(limits or {}) - set(card.settings)):
         raise ValueError(f"{found.path} holds a detector without {', '.join(lacking)}; leave that option out")
+    known = {name: value for name, value in (limits_if_known or {}).items() if name in card.settings}
     try:
-        model = build_detector(replace(card, settings={**card.settings, **(limits or {})}))
+        model = build_detector(replace(card, settings={**card.settings, **(limits or {}), **known}))
     except ValueError as error:
         raise ValueError(f"{found.path}: {error}") from None
     if card.labels is not None and len(card.labels) != model.config.num_classes:

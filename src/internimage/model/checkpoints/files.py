@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.convert import to_ours
-from internimage.model.checkpoints.official.composite import composite_to_ours, holds_composite
 from internimage.model.checkpoints.official.arguments import OFFICIAL_ARGUMENTS
+from internimage.model.checkpoints.official.composite import composite_to_ours, holds_composite
 from internimage.model.classifier import InternImageClassifier
 from internimage.model.config import InternImageConfig
 from internimage.structures import LabelMap, Preprocess

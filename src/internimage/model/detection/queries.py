@@ -53,9 +53,7 @@ def detected(
     return Detected(boxes[kept], scores[kept], (rows % scores_QK.shape[1])[kept])
 
 
-def placed(
-    image_NCHW: Tensor, placements: Sequence[Placement] | None, strides: Sequence[int]
-) -> list[Placement]:
+def placed(image_NCHW: Tensor, placements: Sequence[Placement] | None, strides: Sequence[int]) -> list[Placement]:
     """The placements, or those of pictures that fill the batch.
 
     Raises:

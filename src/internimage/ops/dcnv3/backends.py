@@ -63,11 +63,11 @@ def explain(value_NHWGD: Tensor) -> str:
     return "\n".join(lines)
 
 
-def warn_once(reason: str) -> None:
+def warn_once(reason: str, operator: str = "DCNv3") -> None:
     """Say that the slow path runs, and what would end that."""
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"DCNv3 runs on the slow reference: {reason}", RuntimeWarning, stacklevel=2)
+    if (operator, reason) not in _warned:
+        _warned.add((operator, reason))
+        warnings.warn(f"{operator} runs on the slow reference: {reason}", RuntimeWarning, stacklevel=2)
 
 
-_warned: set[str] = set()
+_warned: set[tuple[str, str]] = set()

@@ -18,7 +18,8 @@ from filelock import FileLock
 FLAGS_VARIABLE, COMPILER_VARIABLE, CACHE_VARIABLE = "INTERNIMAGE_CXXFLAGS", "CXX", "INTERNIMAGE_CACHE"
 _COMPILERS = ("g++", "clang++", "c++")
 _HERE = Path(__file__).parent
-_SOURCES = tuple(_HERE / "cpp" / f"cpu{name}" for name in (".cpp", "_level.h", "_vectors.h", "_kernel.h", "_branch.h"))
+_PARTS = ("_level.h", "_vectors.h", "_kernel.h", "_branch.h", "_attention.h", "_attention_op.h")
+_SOURCES = tuple(_HERE / "cpp" / f"cpu{name}" for name in (".cpp", *_PARTS))
 # The stable ABI of PyTorch 2.10; fused multiply-adds, but NaN and infinity as they are.
 _FLAGS = (
     *("-std=c++17", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"),

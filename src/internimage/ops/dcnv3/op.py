@@ -16,13 +16,12 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from internimage.ops.dcnv3 import backends, cpu, gpu
 from internimage.ops.dcnv3.geometry import DCNv3Geometry
 from internimage.ops.dcnv3.reference import Normalize, dcnv3_reference, dcnv3_reference_backward
-from internimage.ops.dispatch import autocast_dtype, show_kernels
+from internimage.ops.dispatch import autocast_dtype, needs_plain_operators, show_kernels
 
 _SETTINGS = (
     "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, "
@@ -134,19 +133,11 @@ def _needs_gradients(*tensors: Tensor) -> bool:
 
 
 def _needs_reference(*tensors: Tensor) -> bool:
-    """Whether only PyTorch's own operators will do: under torch.func or forward-mode autograd, or on a giant image.
-
-    Those transforms would take the registered operator for a constant or refuse it; the C++ kernel counts in 32 bit.
-    """
+    """Whether only PyTorch's own operators will do, or on a giant image: the C++ kernel counts in 32 bit."""
     if torch.compiler.is_compiling():
         return False
-    if tensors[0].device.type == "cpu" and cpu.is_too_large(tensors[0]):
-        return True
-    # PyTorch has no public question for either.
-    if cast(Any, torch)._C._are_functorch_transforms_active():
-        return True
-    is_dual = cast(Any, forward_ad)._current_level >= 0
-    return is_dual and any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    is_giant = tensors[0].device.type == "cpu" and cpu.is_too_large(tensors[0])
+    return is_giant or needs_plain_operators(*tensors)
 
 
 def _prepare(

@@ -22,7 +22,7 @@ from internimage.ops.dcnv3.geometry import DCNv3Geometry
 Normalize = Literal["softmax", "sigmoid", "none"]
 
 # grid_sample's coordinate of a point that must contribute nothing: well outside [-1, 1] on maps of any size.
-_OUTSIDE = -4.0
+OUTSIDE = -4.0
 
 
 def dcnv3_reference(
@@ -37,7 +37,7 @@ def dcnv3_reference(
     """
     value, offset, mask = (at_least_float32(tensor) for tensor in (value_NHWGD, offset_NHWGK2, mask_NHWGK))
     grid, _ = sampling_grid(offset, value.shape[1], value.shape[2], geometry)
-    sampled_BDKP = _sample(_fold_groups(value), grid)
+    sampled_BDKP = sample_bilinear(_fold_groups(value), grid)
     weights_B1KP = _fold_points(normalize_mask(mask, normalize)).unsqueeze(1)
     return _unfold_groups((sampled_BDKP * weights_B1KP).sum(2), offset).to(value_NHWGD.dtype)
 
@@ -58,7 +58,7 @@ def dcnv3_reference_backward(
     weights_NHWGK = normalize_mask(mask, normalize)
     grad_BD1P = _fold_groups(grad_NHWGD.to(value.dtype)).flatten(2).unsqueeze(2)
 
-    grad_weights_BKP = (grad_BD1P * _sample(value_BDHW, grid)).sum(1)
+    grad_weights_BKP = (grad_BD1P * sample_bilinear(value_BDHW, grid)).sum(1)
     grad_mask = _normalize_backward(_unfold_points(grad_weights_BKP, mask), weights_NHWGK, normalize)
 
     grad_sampled = grad_BD1P * _fold_points(weights_NHWGK).unsqueeze(1)
@@ -111,7 +111,7 @@ def sampling_grid(offset_NHWGK2: Tensor, height: int, width: int, geometry: DCNv
     # Written so that NaN is outside: every comparison with it is false.
     inside = ((x > -1) & (x < width) & (y > -1) & (y < height)).unsqueeze(-1)
     unit = torch.stack(((2.0 * x + 1.0) / width - 1.0, (2.0 * y + 1.0) / height - 1.0), dim=-1)
-    grid_NHWGK2 = torch.where(inside, unit, _OUTSIDE)
+    grid_NHWGK2 = torch.where(inside, unit, OUTSIDE)
     batch, out_h, out_w, groups, points, _ = offset_NHWGK2.shape
     grid_BKP2 = grid_NHWGK2.permute(0, 3, 4, 1, 2, 5).reshape(batch * groups, points, out_h * out_w, 2)
     return grid_BKP2, inside
@@ -127,7 +127,8 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _sample(value_BDHW: Tensor, grid_BKP2: Tensor) -> Tensor:
+def sample_bilinear(value_BDHW: Tensor, grid_BKP2: Tensor) -> Tensor:
+    """``grid_sample`` with zeros around the map, (B, D, K, P), also under forward-mode autograd."""
     try:
         return F.grid_sample(value_BDHW, grid_BKP2, mode="bilinear", padding_mode="zeros", align_corners=False)
     except NotImplementedError:

@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 
 from internimage.data.detection.dataset import CocoPictures, Source
 from internimage.data.detection.rle import decode_masks
-from internimage.structures import Detections
+from internimage.structures import Detections, Framing, Views
 from internimage.tasks.callbacks import History
 from internimage.tasks.detection.conventions import METRICS
 from internimage.tasks.detection.data import DetectionData, Split
@@ -117,7 +117,15 @@ def _summary(trainer: Trainer, task: DetectionTask, split: Split, history: Histo
     if trainer.state.fn == "fit" and best and max(best) > best[-1]:
         tiles["Box AP, best epoch (saved)"] = f"{100 * max(best):.1f}%"
     tiles[f"{words} pictures"] = f"{len(task.evaluated()):,}"
+    if trainer.state.fn != "fit" and task.test_time != Views():
+        tiles["Looks at a picture"] = _looks(task.test_time, task.preprocess)
     return tiles | common_tiles(task.network, history)
+
+
+def _looks(views: Views, framing: Framing) -> str:
+    sides = ", ".join(str(side) for side in views.sides or framing.frame[:1])
+    merged = f", put together by {views.merging.rule}" if views.are_several else ""
+    return f"at shorter sides of {sides} pixels" + (", also mirrored" if views.flip else "") + merged
 
 
 def _settings(task: DetectionTask, data: DetectionData) -> dict[str, str]:

@@ -11,12 +11,14 @@ import torch.distributed
 from torch import Tensor
 
 from internimage.data.detection.dataset import Batch, DetectionDataset
+from internimage.inference.views import NotFiniteError, detect
 from internimage.model import Card
 from internimage.model.checkpoints.detector_files import detector_card
 from internimage.model.detection import Detected, Detector, Objects
 from internimage.model.detection.federated import FederatedClasses
-from internimage.structures import Framing, LabelMap
+from internimage.structures import Framing, LabelMap, Views
 from internimage.tasks.base import BaseTask, OptimizerSettings
+from internimage.tasks.callbacks import DivergedError
 from internimage.tasks.detection.building import Family, build, load_pretrained
 from internimage.tasks.detection.conventions import Metric, measure
 from internimage.tasks.detection.data import DetectionData
@@ -33,6 +35,7 @@ from internimage.tasks.detection.precision import (
 
 log = logging.getLogger(__name__)
 Split = Literal["val", "test"]
+_SPLITS: dict[str, Split] = {"fit": "val", "validate": "val", "test": "test"}
 _PREFIXES: dict[Kind, str] = {"bbox": "", "segm": "mask_"}
 
 
@@ -45,14 +48,15 @@ class DetectionTask(BaseTask):
         masks: also instance masks; needs data that has them.
         model: a name from ``internimage models``.
         family: ``rcnn`` (Mask R-CNN), ``cascade`` (Cascade Mask R-CNN), or boxes by a transformer: ``dino``,
-            ``deformable_detr``, ``rt_detr_v2``, ``d_fine``. None takes what was released: cascades for L and XL, Mask
-            R-CNN for the others.
+            ``deformable_detr``, ``rt_detr_v2``, ``d_fine``. None takes cascades for L and XL, else Mask R-CNN.
         pretrained: True for the model's released classification weights; or a file, weight name or hub id of a
             classifier, of which the backbone is taken, or of a detector, of which all that fits is.
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
         detector_options: further settings of `DetectorConfig` or `DinoConfig`, or of transformers' configuration.
         metrics: further numbers of an evaluation, as other sets than COCO count: see `measure`.
         optimizer: see `OptimizerSettings`.
+        test_time: `internimage validate` and `internimage test` look at each picture in several views; during training
+            every validation looks once.
     """
 
     monitor: ClassVar[str] = "val/map"
@@ -71,6 +75,7 @@ class DetectionTask(BaseTask):
         detector_options: dict[str, Any] | None = None,
         metrics: tuple[Metric, ...] = (),
         optimizer: OptimizerSettings | None = None,
+        test_time: Views | None = None,
     ) -> None:
         # Optional only for the command line, which fills both in from the data after reading the configuration.
         if labels is None or preprocess is None:
@@ -82,6 +87,7 @@ class DetectionTask(BaseTask):
         self.network, self.labels, self.preprocess = network, labels, preprocess
         if pretrained:
             load_pretrained(network, model, pretrained, labels)
+        self.test_time = test_time or Views()
         # Of the last evaluation: results in COCO's format by picture, and what they are worth.
         self._results: dict[int, list[dict[str, Any]]] = {}
         self.precisions: dict[Kind, AveragePrecision] = {}
@@ -101,6 +107,10 @@ class DetectionTask(BaseTask):
         if precision.endswith("-true") and precision != "32-true":
             raise ValueError(f"a detector takes trainer.precision 32-true, bf16-mixed or 16-mixed, not {precision}")
         super().setup(stage)
+        if stage in _SPLITS:
+            views = Views() if stage == "fit" else self.test_time
+            dataset = self._dataset(_SPLITS[stage])
+            dataset.views = views.of(dataset.framing)
         federated = [each for each in self.network.modules() if isinstance(each, FederatedClasses)]
         if stage == "fit" and federated:
             counts = cast(DetectionData, cast(Any, self.trainer).datamodule).image_counts()
@@ -158,9 +168,18 @@ class DetectionTask(BaseTask):
         """What is in each picture."""
         return self(batch)
 
+    def _found(self, batch: Batch) -> list[Detected]:
+        if not batch.others:
+            return self(batch)
+        try:
+            return detect(self.network, batch.looks, self.test_time.merging)
+        except NotFiniteError as error:
+            fix = "lower optimizer.lr or clip gradients (trainer.gradient_clip_val)"
+            raise DivergedError(f"the network gives {error}: its training diverged; {fix}") from None
+
     def _detect(self, batch: Batch, split: Split) -> None:
         source = self._dataset(split).source
-        for found, index in zip(self(batch), batch.indices, strict=True):
+        for found, index in zip(self._found(batch), batch.indices, strict=True):
             self._results[index] = coco_results(found, image_id(source, index), category_ids(source))
 
     def _judge(self, split: Split) -> None:

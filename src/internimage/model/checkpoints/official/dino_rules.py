@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from internimage.model.checkpoints.mmcv_configuration import find, is_same
 from internimage.model.checkpoints.mmdetection import Rules, said_by
@@ -33,7 +34,7 @@ _FIXED: dict[str, Any] = {
 _HEADS = 8
 
 
-def dino_rules(said: dict[str, Any], path: str) -> Rules:
+def dino_rules(said: Mapping[str, Any], path: str) -> Rules:
     """The rules in a checkpoint's ``meta``; the released configurations' where it holds no configuration.
 
     Raises:
@@ -54,6 +55,6 @@ def _head_counts(config: dict[str, Any]) -> list[tuple[str, Any]]:
     counts: list[tuple[str, Any]] = []
     for layer in _LAYERS:
         given: Any = find(config, layer + "attn_cfgs")
-        for number, attention in enumerate(given if isinstance(given, list | tuple) else [given]):
+        for number, attention in enumerate(cast(list[Any], given) if isinstance(given, list) else [given]):
             counts.append((f"{layer}attn_cfgs.{number}.num_heads", find(attention, "num_heads")))
     return counts

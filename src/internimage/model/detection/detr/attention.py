@@ -6,7 +6,6 @@ Shape legend: N images, S tokens of all levels, G heads, D channels of a head, Q
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor, nn

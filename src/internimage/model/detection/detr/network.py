@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
 from internimage.model.config import InternImageConfig
-from internimage.model.detection.results import Detected
-from internimage.model.detection.targets import Objects
 from internimage.model.detection.detr.transformer import ask, build_transformer, check_positions, losses_of
 from internimage.model.detection.queries import detected, placed, target_of
+from internimage.model.detection.results import Detected
+from internimage.model.detection.targets import Objects
 from internimage.structures import Placement
 
 Family = Literal["deformable_detr", "rt_detr_v2", "d_fine"]
@@ -152,9 +152,7 @@ class InternImageDetr(nn.Module):
         if not self.training:
             raise ValueError("losses need the detector in training mode; call detector.train() first")
         places = self._places(image_NCHW, placements)
-        targets = [
-            target_of(truth, self._unit(image_NCHW, place)) for truth, place in zip(truths, places, strict=True)
-        ]
+        targets = [target_of(truth, self._unit(image_NCHW, place)) for truth, place in zip(truths, places, strict=True)]
         answers = ask(self.transformer, image_NCHW, places, targets)
         return losses_of(self.transformer, answers, targets)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from internimage.model.backbone import InternImage
+from internimage.model.detection.detr.attention import use_fast_attention
 from internimage.model.detection.queries import Target
 from internimage.structures import Placement
 
@@ -109,6 +110,7 @@ def build_transformer(config: DetrConfig, backbone: InternImage) -> Any:
     network.backbone = Maps(backbone, count)
     # Where two of the families have them anyway: nothing is left outside the model, and nothing has two names.
     network.decoder.class_embed, network.decoder.bbox_embed = built.class_embed, built.bbox_embed
+    use_fast_attention(network)
     _start(network)
     return network
 

@@ -146,9 +146,7 @@ class InternImageDino(nn.Module):
         strides = self.config.backbone.stage_strides
         places = placed(image_NCHW, placements, strides)
         height, width = image_NCHW.shape[-2], image_NCHW.shape[-1]
-        positions = sum(
-            math.ceil(height / stride) * math.ceil(width / stride) for stride in level_strides(self.config)
-        )
+        positions = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in level_strides(self.config))
         if positions < self.config.queries:
             raise ValueError(
                 f"{height} x {width} pixels have {positions} positions for {self.config.queries} queries; take larger "

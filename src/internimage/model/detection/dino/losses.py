@@ -53,9 +53,7 @@ def dino_losses(
     layers += list(zip(logits[:, :, count:], boxes[:, :, count:], strict=True))
     objects = _mean_over_processes(sum(len(each["boxes"]) for each in targets), logits)
     matcher = _matcher()
-    found = [
-        _losses(*layer, targets, _matched(matcher, *layer, targets), objects, class_mask_K) for layer in layers
-    ]
+    found = [_losses(*layer, targets, _matched(matcher, *layer, targets), objects, class_mask_K) for layer in layers]
     summed = {name: found[-1][name] for name in _WEIGHTS}
     summed |= {f"{name}_aux": _sum(each[name] for each in found[:-1]) for name in _WEIGHTS}
     if copies is not None:

@@ -32,15 +32,15 @@ class Layout:
 
     Args:
         shapes: (height, width) of each level.
-        valid_NS: whether a token lies in its picture; None where nothing is padded.
-        ratios_NL2: how much of a level the picture takes, along x and y.
-        codes_NSC: sine codes of the tokens' places, without the level's own part.
+        valid: (N, S), whether a token lies in its picture; None where nothing is padded.
+        ratios: (N, L, 2), how much of a level the picture takes, along x and y.
+        codes: (N, S, C), sine codes of the tokens' places, without the level's own part.
     """
 
     shapes: list[tuple[int, int]]
-    valid_NS: Tensor | None
-    ratios_NL2: Tensor
-    codes_NSC: Tensor
+    valid: Tensor | None
+    ratios: Tensor
+    codes: Tensor
 
 
 def lay_out(maps: Sequence[Tensor], size: tuple[int, int], placements: Sequence[Placement]) -> Layout:
@@ -82,7 +82,7 @@ def _sine(angles: Tensor, count: int, temperature: float) -> Tensor:
 
 def reference_points(layout: Layout) -> Tensor:
     """(N, S, L, 2): each token's place as (x, y) in every level, 1 being the level's end, with its padding."""
-    ratios_NL2 = layout.ratios_NL2
+    ratios_NL2 = layout.ratios
     points = [
         _centers(shape, ratios_NL2.device)[None] / (ratios_NL2[:, None, level] * _extent(shape, ratios_NL2))
         for level, shape in enumerate(layout.shapes)
@@ -95,13 +95,13 @@ def proposals(layout: Layout) -> Tensor:
     found: list[Tensor] = []
     for level, shape in enumerate(layout.shapes):
         # Whole rows and columns of the picture; the ratio alone would round.
-        counts_N12 = (layout.ratios_NL2[:, None, level] * _extent(shape, layout.ratios_NL2)).round()
+        counts_N12 = (layout.ratios[:, None, level] * _extent(shape, layout.ratios)).round()
         centers_NS2 = _centers(shape, counts_N12.device)[None] / counts_N12
         found.append(torch.cat((centers_NS2, torch.full_like(centers_NS2, _FIRST_SIDE * 2**level)), -1))
     boxes_NS4 = torch.cat(found, 1)
     is_inside = ((boxes_NS4 > _INSIDE[0]) & (boxes_NS4 < _INSIDE[1])).all(-1)
-    if layout.valid_NS is not None:
-        is_inside = is_inside & layout.valid_NS
+    if layout.valid is not None:
+        is_inside = is_inside & layout.valid
     return torch.logit(boxes_NS4).masked_fill(~is_inside[..., None], math.inf)
 
 

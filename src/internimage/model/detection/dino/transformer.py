@@ -34,14 +34,14 @@ class Queries:
     """What the decoder starts from beside its own queries: noisy copies of the truth.
 
     Args:
-        content_NQC: what each asks for.
-        logits_NQ4: boxes (center x, center y, width, height) before the sigmoid.
-        visible_QQ: which of all queries (these first) may see which.
+        content: (N, Q, C), what each asks for.
+        logits: (N, Q, 4), boxes (center x, center y, width, height) before the sigmoid.
+        visible: which of all queries (these first) may see which.
     """
 
-    content_NQC: Tensor
-    logits_NQ4: Tensor
-    visible_QQ: Tensor
+    content: Tensor
+    logits: Tensor
+    visible: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Answers:
         proposed_logits: (N, queries, K), of the chosen tokens.
         proposed_boxes: (N, queries, 4), around them.
         references: (decoder layers + 1, N, Q, 4), the boxes before the first layer and after each.
-        memory_NSC: the encoder's tokens.
+        memory: (N, S, C), the encoder's tokens.
     """
 
     logits: Tensor
@@ -62,7 +62,7 @@ class Answers:
     proposed_logits: Tensor
     proposed_boxes: Tensor
     references: Tensor
-    memory_NSC: Tensor
+    memory: Tensor
 
 
 class DinoTransformer(nn.Module):
@@ -82,12 +82,8 @@ class DinoTransformer(nn.Module):
         channels, classes = config.channels, config.num_classes
         self.checkpointing = False
         self.level_codes = nn.Parameter(torch.empty(config.levels, channels))
-        self.encoder = nn.ModuleList(
-            parts.DeformableDetrEncoderLayer(settings) for _ in range(config.encoder_layers)
-        )
-        self.decoder = nn.ModuleList(
-            parts.DeformableDetrDecoderLayer(settings) for _ in range(config.decoder_layers)
-        )
+        self.encoder = nn.ModuleList(parts.DeformableDetrEncoderLayer(settings) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(parts.DeformableDetrDecoderLayer(settings) for _ in range(config.decoder_layers))
         self.proposing = nn.Linear(channels, channels)
         self.proposing_norm = nn.LayerNorm(channels)
         self.queries = nn.Embedding(config.queries, channels)
@@ -110,23 +106,26 @@ class DinoTransformer(nn.Module):
         content_NQC = self.queries.weight.expand(len(memory_NSC), -1, -1)
         start_NQ4, visible = boxes_NQ4.detach(), None
         if copies is not None:
-            content_NQC = torch.cat((copies.content_NQC, content_NQC), 1)
-            start_NQ4, visible = torch.cat((copies.logits_NQ4, start_NQ4), 1), copies.visible_QQ
-        shared |= {"encoder_hidden_states": memory_NSC, "encoder_attention_mask": layout.valid_NS}
+            content_NQC = torch.cat((copies.content, content_NQC), 1)
+            start_NQ4, visible = torch.cat((copies.logits, start_NQ4), 1), copies.visible
+        shared |= {"encoder_hidden_states": memory_NSC, "encoder_attention_mask": layout.valid}
         shared |= {"attention_mask": None if visible is None else visible[None, None]}
         logits, boxes, references = self._decode(content_NQC, start_NQ4.sigmoid(), layout, shared)
         return Answers(logits, boxes, logits_NQK, boxes_NQ4.sigmoid(), references, memory_NSC)
 
     def _encode(self, maps_NCHW: Sequence[Tensor], layout: Layout, shared: dict[str, Any]) -> Tensor:
         tokens_NSC = torch.cat([each.flatten(2).transpose(1, 2) for each in maps_NCHW], 1)
-        levels = [code.expand(each.shape[-2] * each.shape[-1], -1) for code, each in zip(self.level_codes, maps_NCHW)]
-        codes_NSC = layout.codes_NSC + torch.cat(levels)
+        levels = [
+            code.expand(each.shape[-2] * each.shape[-1], -1)
+            for code, each in zip(self.level_codes, maps_NCHW, strict=True)
+        ]
+        codes_NSC = layout.codes + torch.cat(levels)
         points_NSL2 = reference_points(layout)
         for layer in self.encoder:
             tokens_NSC = self._run(
                 layer,
                 tokens_NSC,
-                attention_mask=layout.valid_NS,
+                attention_mask=layout.valid,
                 spatial_position_embeddings=codes_NSC,
                 reference_points=points_NSL2,
                 **shared,
@@ -147,11 +146,12 @@ class DinoTransformer(nn.Module):
         self, content_NQC: Tensor, boxes_NQ4: Tensor, layout: Layout, shared: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits and boxes after each layer, and the boxes between layers."""
-        ratios_NL4 = layout.ratios_NL2.repeat(1, 1, 2)
+        ratios_NL4 = layout.ratios.repeat(1, 1, 2)
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
         references, start = [boxes_NQ4], boxes_NQ4
-        for layer, class_head, box_head in zip(self.decoder, self.class_heads, self.box_heads):
+        heads = self.class_heads[:-1], self.box_heads[:-1]
+        for layer, class_head, box_head in zip(self.decoder, *heads, strict=True):
             places_NQL4 = start[:, :, None] * ratios_NL4[:, None]
             content_NQC = self._run(
                 layer,

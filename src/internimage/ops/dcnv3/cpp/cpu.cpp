@@ -1,6 +1,6 @@
-// DCNv3 on a CPU, forward and backward, and the branch before it, through PyTorch's stable ABI: one binary for every
-// Python and torch >= 2.10. cpu_kernel.h and cpu_branch.h hold the arithmetic; here are the choice of the instruction
-// set, the threads and the operators.
+// DCNv3 on a CPU, forward and backward, the branch before it, and deformable attention, through PyTorch's stable ABI: one
+// binary for every Python and torch >= 2.10. cpu_kernel.h, cpu_branch.h and cpu_attention.h hold the arithmetic; here and
+// in cpu_attention_op.h are the choice of the instruction set, the threads and the operators.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -60,12 +60,27 @@ struct Problem {
   int64_t positions() const { return out_h * out_w; }
 };
 
-template <class T>
+// Those of positions and modulations can be wider than the value's.
+template <class T, class A = T>
 struct Gradients {
-  T *value, *offset, *mask;
+  T* value;
+  A *offset, *mask;
 };
 
 enum Activation : int64_t { kGelu, kRelu, kSilu };
+
+// The maps of deformable attention: (height, width) of each level, one after the other in memory, and how many points an
+// output has on each.
+struct Levels {
+  std::vector<int64_t> sizes;
+  int64_t points;
+
+  int64_t pixels() const {
+    int64_t sum = 0;
+    for (size_t i = 0; i < sizes.size(); i += 2) sum += sizes[i] * sizes[i + 1];
+    return sum;
+  }
+};
 
 // The separable branch: depth-wise convolution, layer normalisation, activation.
 struct Branch {
@@ -286,10 +301,10 @@ Tensor forward(const Tensor& value, const Tensor& offset, const Tensor& mask, co
   return narrowed(out, value.scalar_type());
 }
 
-template <class T>
-Gradients<T> pointers(Tensor& value, Tensor& offset, Tensor& mask) {
-  return {static_cast<T*>(value.mutable_data_ptr()), static_cast<T*>(offset.mutable_data_ptr()),
-          static_cast<T*>(mask.mutable_data_ptr())};
+template <class T, class A = T>
+Gradients<T, A> pointers(Tensor& value, Tensor& offset, Tensor& mask) {
+  return {static_cast<T*>(value.mutable_data_ptr()), static_cast<A*>(offset.mutable_data_ptr()),
+          static_cast<A*>(mask.mutable_data_ptr())};
 }
 
 using Triple = std::tuple<Tensor, Tensor, Tensor>;
@@ -397,6 +412,8 @@ Tensor branch(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
   return narrowed(out, type);
 }
 
+#include "cpu_attention_op.h"
+
 int64_t instruction_set() { return best_level(); }
 
 }  // namespace
@@ -405,12 +422,15 @@ int64_t instruction_set() { return best_level(); }
 #define SETTINGS                                                                                               \
   "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, float offset_scale, bool remove_center, " \
   "str normalize, int level"
+#define ATTENTION "Tensor value, int[] shapes, Tensor points, Tensor weights, int level=-1"
 
 STABLE_TORCH_LIBRARY(internimage_cpu, library) {
   library.def("forward(" TENSORS SETTINGS ") -> Tensor");
   library.def("backward(Tensor grad, " TENSORS SETTINGS ") -> (Tensor, Tensor, Tensor)");
   library.def("branch(Tensor x, Tensor weight, Tensor? bias, Tensor norm_weight, Tensor norm_bias, float eps, "
               "int[2] stride, int[2] padding, str activation, int level=-1) -> Tensor");
+  library.def("attention(" ATTENTION ") -> Tensor");
+  library.def("attention_backward(Tensor grad, " ATTENTION ") -> (Tensor, Tensor, Tensor)");
   library.def("instruction_set() -> int");
 }
 
@@ -418,6 +438,8 @@ STABLE_TORCH_LIBRARY_IMPL(internimage_cpu, CPU, library) {
   library.impl("forward", TORCH_BOX(&forward_on));
   library.impl("backward", TORCH_BOX(&backward_on));
   library.impl("branch", TORCH_BOX(&branch));
+  library.impl("attention", TORCH_BOX(&attention));
+  library.impl("attention_backward", TORCH_BOX(&attention_backward));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(internimage_cpu, CompositeExplicitAutograd, library) {

@@ -134,17 +134,38 @@ TARGET void modulate(const Problem& p, const Run& run, const T* mask, int64_t wi
   }
 }
 
+// The maps of W lanes: their sizes, and the elements before each map's first one.
+template <int W, class A>
+struct MapsOf {
+  using I = Vector<IndexOf<sizeof(A)>, W>;
+  Vector<A, W> width, height;
+  I columns, rows, start;
+};
+// One map for all lanes.
+template <class A>
+struct OneMap {
+  int64_t height, width;
+
+  template <int W>
+  INLINE MapsOf<W, A> at(int64_t) const {
+    using Index = IndexOf<sizeof(A)>;
+    const typename MapsOf<W, A>::I none{};
+    return {Vector<A, W>{} + static_cast<A>(width), Vector<A, W>{} + static_cast<A>(height),
+            none + static_cast<Index>(width), none + static_cast<Index>(height), none};
+  }
+};
+
 // Corners and weights of W lanes from `at` on; `pixel` is the number of elements from one pixel to the next, `outside`
 // what a point off the map gets for its first corner.
-template <bool kBackward, int W, class A, class AnyLanes>
-INLINE void find_corners_of(const Problem& p, int64_t pixel, int64_t outside, AnyLanes& l, int64_t at) {
+template <bool kBackward, int W, class A, class Maps, class AnyLanes>
+INLINE void find_corners_of(const Maps& maps, int64_t pixel, int64_t outside, AnyLanes& l, int64_t at) {
   using V = Vector<A, W>;
   using Index = IndexOf<sizeof(A)>;
   using I = Vector<Index, W>;
   using I32 = Vector<int32_t, W>;
-  const A width = static_cast<A>(p.width), height = static_cast<A>(p.height);
-  const Index columns = static_cast<Index>(p.width), rows = static_cast<Index>(p.height);
-  const Index one_right = static_cast<Index>(pixel), one_down = one_right * columns;
+  const auto [width, height, columns, rows, start] = maps.template at<W>(at);
+  const Index one_right = static_cast<Index>(pixel);
+  const I one_down = one_right * columns;
   const V all_x = load<W>(l.x + at), all_y = load<W>(l.y + at), m = load<W>(l.m + at), none = {}, one = none + A(1);
   // Not inside is also NaN, for which every comparison is false.
   const I inside = (all_x > A(-1)) & (all_x < width) & (all_y > A(-1)) & (all_y < height);
@@ -159,7 +180,7 @@ INLINE void find_corners_of(const Problem& p, int64_t pixel, int64_t outside, An
   const V upper = wy0 * m, lower = wy1 * m;
   store<W>(l.w00 + at, upper * wx0), store<W>(l.w01 + at, upper * wx1);
   store<W>(l.w10 + at, lower * wx0), store<W>(l.w11 + at, lower * wx1);
-  const I first = (y0 & up) * one_down + (x0 & left) * one_right;
+  const I first = start + (y0 & up) * one_down + (x0 & left) * one_right;
   const I to_right = inside & left & right & one_right, to_down = inside & up & down & one_down;
   store<W>(l.first + at, __builtin_convertvector(inside ? first : I{} + static_cast<Index>(outside), I32));
   store<W>(l.right + at, __builtin_convertvector(to_right, I32));
@@ -171,9 +192,9 @@ INLINE void find_corners_of(const Problem& p, int64_t pixel, int64_t outside, An
     store<W>(l.on_y0 + at, inside & up ? one : none), store<W>(l.on_y1 + at, inside & down ? one : none);
   }
 }
-template <bool kBackward, int W, class A, class AnyLanes>
-TARGET void find_corners(const Problem& p, int64_t pixel, int64_t outside, AnyLanes& lanes, int64_t count) {
-  for (int64_t at = 0; at < count; at += W) find_corners_of<kBackward, W, A>(p, pixel, outside, lanes, at);
+template <bool kBackward, int W, class A, class Maps, class AnyLanes>
+TARGET void find_corners(const Maps& maps, int64_t pixel, int64_t outside, AnyLanes& lanes, int64_t count) {
+  for (int64_t at = 0; at < count; at += W) find_corners_of<kBackward, W, A>(maps, pixel, outside, lanes, at);
 }
 
 // `work` for every lane of one group at one output position.
@@ -262,6 +283,7 @@ TARGET void forward_of(const Problem& p, const T* value, const T* offset, const 
   const int64_t most = std::max<int64_t>(1, kBlock / (chunk * points));
   const bool flat = chunk == p.groups && p.offset_stride == 2 * p.groups * points;
   const Grid<A> grid(p, chunk, most);
+  const OneMap<A> map{p.height, p.width};
   const std::vector<T> zeros(p.depth, T{});
   const std::unique_ptr<Lanes<A>> memory(new Lanes<A>);
   Lanes<A>& lanes = *memory;
@@ -280,7 +302,7 @@ TARGET void forward_of(const Problem& p, const T* value, const T* offset, const 
           place<0>(p, grid, run, first_offset + i * p.offset_stride, i * width, width, lanes);
       const T* first_mask = mask + run.position * p.mask_stride + group * points;
       (points == 9 ? modulate<W, 9, T, A> : modulate<W, 0, T, A>)(p, run, first_mask, width, lanes.m);
-      find_corners<false, W, A>(p, pixel, -1, lanes, run.length * width);
+      find_corners<false, W, A>(map, pixel, -1, lanes, run.length * width);
       for (int64_t i = 0; i < run.length; ++i) {
         if (group == 0) ahead.fetch(i);
         for (int64_t g = 0; g < groups; ++g) {
@@ -400,6 +422,7 @@ TARGET void backward_of(const Problem& p, const T* grad, const T* value, const T
   const int64_t points = kPoints ? kPoints : p.points(), depth = kDepth ? kDepth : p.depth, pixel = p.channels();
   const int64_t pixels = p.height * p.width, most = std::max<int64_t>(1, kBlock / points);
   const Grid<A> grid(p, 1, most);
+  const OneMap<A> map{p.height, p.width};
   // A group's channels, dense: neighbouring pixels then share cache sets. One pixel more is the zeros that points off
   // the map read and what they add to.
   Buffer<A> dense_value((pixels + 1) * depth), grad_value((pixels + 1) * depth), dense_grad(most * depth);
@@ -419,7 +442,7 @@ TARGET void backward_of(const Problem& p, const T* grad, const T* value, const T
                        lanes);
       const T* first_mask = mask + run.position * p.mask_stride + g * points;
       (points == 9 ? modulate<W, 9, T, A> : modulate<W, 0, T, A>)(p, run, first_mask, points, lanes.m);
-      find_corners<true, W, A>(p, depth, pixels * depth, lanes, count);
+      find_corners<true, W, A>(map, depth, pixels * depth, lanes, count);
       const Run next = done < p.positions() ? run_at(p, n * p.positions() + done, most) : run;
       for (int64_t i = 0; i < run.length; ++i) {
         prefetch(offset + (next.position + i) * p.offset_stride + g * points * 2, 2 * points);

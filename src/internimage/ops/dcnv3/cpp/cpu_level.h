@@ -4,6 +4,8 @@
 
 #include "cpu_kernel.h"
 
+#include "cpu_attention.h"
+
 #include "cpu_branch.h"
 
 #undef INLINE
