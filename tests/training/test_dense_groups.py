@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,8 @@ def layer_id(name: str, depths: tuple[int, ...]) -> int:
         ("rpn.head.conv.0.0.weight", 0),
         ("roi_heads.mask_heads.2.convs.0.conv.weight", 0),
         ("decoder.layers.0.blocks.1.weight", 0),
+        ("transformer.level_codes", 31),
+        ("transformer.encoder.layers.0.sampling_offsets.weight", 0),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "backbone.", "network.backbone.", "_orig_mod.backbone."])
@@ -157,3 +160,52 @@ def test_a_classifier_follows_the_other_rule() -> None:
     assert (rates[False][last], rates[True][last]) == (1.0, 0.5)
     assert rates[False][stem] == rates[False][first] == 0.5**4
     assert (rates[True][stem], rates[True][first]) == (0.5**6, 0.5**5)
+
+
+class Attention(nn.Module):
+    """Names and shapes of what the rules of a transformer know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.sampling_offsets = nn.Linear(2, 2, bias=False), nn.Linear(2, 2)
+        self.level_codes = nn.Parameter(torch.zeros(4, 2))
+
+
+def rates(**settings: Any) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay by name."""
+    groups = param_groups(Attention(), lr=1.0, weight_decay=0.1, depths=(1,), **settings)
+    return {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+
+
+def test_what_deformable_attention_has_of_its_own() -> None:
+    """Source: ``CustomLayerDecayOptimizerConstructor``, as above."""
+    assert rates(layer_decay=0.5, lr_scales={"sampling_offsets": 1e-3}, dense=True) == {
+        "stem.weight": (0.25, 0.1),
+        "level_codes": (0.25, 0.1),
+        "sampling_offsets.weight": (1e-3, 0.0),
+        "sampling_offsets.bias": (1e-3, 0.0),
+    }
+    assert rates()["sampling_offsets.weight"] == (1.0, 0.1)
+
+
+def test_factors_by_parts_of_names_multiply() -> None:
+    found = rates(layer_decay=0.5, lr_scales={"stem": 0.1, "weight": 0.5}, dense=True)
+    assert found["stem.weight"] == (pytest.approx(0.25 * 0.1 * 0.5), 0.1)
+    assert found["sampling_offsets.weight"] == (0.5, 0.0)
+    assert found["sampling_offsets.bias"] == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("scales", "match"),
+    [
+        (
+            {"backbone": 0.1},
+            "lr_scales names 'backbone', which is in no parameter's name; such as level_codes are there",
+        ),
+        ({"stem": -1.0}, r"lr_scales\['stem'\] must be a number of at least 0, got -1"),
+        ({"stem": float("nan")}, r"lr_scales\['stem'\] must be a number of at least 0, got nan"),
+    ],
+)
+def test_wrong_factors_are_named(scales: dict[str, float], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        rates(lr_scales=scales)

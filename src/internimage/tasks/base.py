@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import torch
@@ -32,7 +32,9 @@ class OptimizerSettings:
         eps: AdamW's.
         layer_decay: factor per block towards the stem, in (0, 1]; 1 switches it off. In a detector all that is no
             backbone learns at the full rate, and the last block one factor slower, as in the released recipes.
-        offset_lr_scale: further factor for the layers that predict sampling offsets.
+        offset_lr_scale: further factor for the layers of DCNv3 and DCNv4 that predict sampling offsets.
+        lr_scales: further factors by parts of names, such as ``backbone`` or ``sampling_offsets`` (those of deformable
+            attention).
         warmup_epochs: may be a fraction.
         warmup_lr: learning rate of the first step.
         min_lr: learning rate at the end.
@@ -53,6 +55,7 @@ class OptimizerSettings:
     eps: float = 1e-8
     layer_decay: float = 1.0
     offset_lr_scale: float = 1.0
+    lr_scales: dict[str, float] = field(default_factory=dict[str, float])
     warmup_epochs: float = 20.0
     warmup_lr: float = 5e-7
     min_lr: float = 5e-6
@@ -172,6 +175,7 @@ class BaseTask(LightningModule):
             depths=self.depths,
             layer_decay=s.layer_decay,
             offset_lr_scale=s.offset_lr_scale,
+            lr_scales=s.lr_scales,
             dense=self.is_dense,
         )
 

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from internimage.tasks.guards import Unreadable
-from internimage.tasks.repeatable import EpochSampler, Position, ResumableLoader, SeededSamples, seed_step
+from internimage.tasks.repeatable import Draw, EpochSampler, Position, ResumableLoader, SeededSamples, seed_step
 
 Split = Literal["train", "val", "test"]
 
@@ -54,6 +54,10 @@ class BaseData(LightningDataModule):
         """The training images again, varied otherwise, by the epoch from which they are; by default they stay."""
         return {}
 
+    def draw(self) -> Draw | None:
+        """Which training samples an epoch shows; by default each of them once."""
+        return None
+
     def setup(self, stage: str) -> None:
         """Open the splits of a stage, so that what is wrong with them shows before anything is computed."""
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
@@ -80,7 +84,7 @@ class BaseData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches; a last incomplete batch is dropped unless it is the only one."""
-        samples = SeededSamples(self.dataset("train"), self.order_seed, self.unreadable, self.later())
+        samples = SeededSamples(self.dataset("train"), self.order_seed, self.unreadable, self.later(), self.draw())
         sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
         return self._loader(samples, sampler=sampler, drop_last=len(sampler) >= self.batch_size)
 
@@ -88,10 +92,11 @@ class BaseData(LightningDataModule):
         """The pictures of the training step under way, up to the present batch of this process."""
         place = Position.of(self.trainer)
         begun = place.batches % (self.trainer.accumulate_grad_batches if self.trainer else 1)
-        samples = SeededSamples(self.dataset("train"), self.order_seed)
+        samples = SeededSamples(self.dataset("train"), self.order_seed, draw=self.draw())
         sampler = EpochSampler(samples, self.order_seed, self.trainer, self.batch_size)
         keys = sampler.keys_from(Position(place.epoch, place.batches - begun))
-        return [self.dataset("train").name(index) for _, index in islice(keys, (begun + 1) * self.batch_size)]
+        indices = [samples.index_of(key) for key in islice(keys, (begun + 1) * self.batch_size)]
+        return [self.dataset("train").name(index) for index in indices]
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation images in order."""

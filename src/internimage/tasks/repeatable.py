@@ -8,10 +8,10 @@ uninterrupted one, with any number of workers, and nothing random has to be save
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from internimage.tasks.guards import Unreadable
 _PICTURES, _STEPS = 1, 2
 _TRIES_NEAR = 8
 Key = tuple[int, int]
-"""An epoch, and the number of a sample in its set."""
+"""An epoch, and the number of a sample in its set, or its place in the epoch's draw."""
 
 
 def seed_all(*keys: int) -> int:
@@ -63,6 +63,18 @@ class Position:
         return cls(epochs.processed, 0 if has_ended else batches.processed)
 
 
+class Draw(Protocol):
+    """Which samples an epoch shows, where it is not each of them once."""
+
+    def __len__(self) -> int:
+        """How many an epoch shows."""
+        ...
+
+    def of_epoch(self, seed: int, epoch: int) -> Sequence[int]:
+        """Their numbers in the set, in any order; the same for the same arguments."""
+        ...
+
+
 class SeededSamples(Dataset[Any]):
     """A set whose samples come out the same for the same key, in whatever order and process they are read.
 
@@ -72,6 +84,7 @@ class SeededSamples(Dataset[Any]):
         unreadable: where to note what can't be read, and how much of it there may be; another sample takes its place.
             By default the first one is an error.
         later: the same samples, varied otherwise, by the epoch from which they are.
+        draw: which samples an epoch shows; by default each once. A key then is a place among them.
     """
 
     def __init__(
@@ -80,18 +93,30 @@ class SeededSamples(Dataset[Any]):
         seed: int,
         unreadable: Unreadable | None = None,
         later: Mapping[int, Dataset[Any]] | None = None,
+        draw: Draw | None = None,
     ) -> None:
-        self.samples, self.seed, self.unreadable = samples, seed, unreadable
+        self.samples, self.seed, self.unreadable, self.draw = samples, seed, unreadable, draw
         self.steps = {0: samples, **(later or {})}
+        self._drawn: tuple[int, Sequence[int]] | None = None
 
     def __len__(self) -> int:
-        return len(cast(Sized, self.samples))
+        return len(cast(Sized, self.samples) if self.draw is None else self.draw)
+
+    def index_of(self, key: Key) -> int:
+        """The number of a key's sample in its set."""
+        epoch, place = key
+        if self.draw is None:
+            return place
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, self.draw.of_epoch(self.seed, epoch)
+        return self._drawn[1][place]
 
     def __getitem__(self, key: Key | int) -> Any:
         """The sample of a `Key`; a number alone is one of the first epoch."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, place = key if isinstance(key, tuple) else (0, key)
         samples = self.steps[max(begin for begin in self.steps if begin <= epoch)]
-        seed_all(self.seed, _PICTURES, epoch, index)
+        index = self.index_of((epoch, place))
+        seed_all(self.seed, _PICTURES, epoch, place)
         near = _near(self.samples, index)
         for attempt in count():
             try:
@@ -99,9 +124,9 @@ class SeededSamples(Dataset[Any]):
             except ImageReadError as error:
                 if self.unreadable is None:
                     raise
-                self.unreadable.note(error, len(self))
+                self.unreadable.note(error, len(cast(Sized, self.samples)))
             # What lies beside it is at hand, unless all of it is damaged.
-            places = near if attempt < _TRIES_NEAR else range(len(self))
+            places = near if attempt < _TRIES_NEAR else range(len(cast(Sized, self.samples)))
             index = places[int(torch.randint(len(places), ()))]
         raise AssertionError("counting has no end")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -28,6 +28,7 @@ def param_groups(
     depths: Sequence[int],
     layer_decay: float = 1.0,
     offset_lr_scale: float = 1.0,
+    lr_scales: Mapping[str, float] | None = None,
     dense: bool = False,
 ) -> list[dict[str, Any]]:
     """Group ``model``'s trainable parameters for an optimizer.
@@ -47,35 +48,50 @@ def param_groups(
         depths: blocks per stage.
         layer_decay: in (0, 1]; 1 switches it off.
         dense: the released detectors' and segmenters' rule: only what is in no InternImage learns at ``lr``, the last
-            block at ``lr * r``, the stem one step below the first block.
+            block at ``lr * r``, the stem one step below the first block. The sampling offsets of deformable
+            attention do not decay there, and its level embeddings (``level_codes``) learn as slowly as the stem.
         offset_lr_scale: further factor, 0 or more, for the layers of every `DCNv3` and `DCNv4` that predict offsets
             (with them centre gates, and DCNv4's modulations), whatever the network calls it.
+        lr_scales: further factors, 0 or more, by parts of names: ``{"sampling_offsets": 0.001}`` slows every parameter
+            whose name holds that word.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``names``, fastest first.
 
     Raises:
-        ValueError: nothing to train, a number out of range, or ``depths`` of a smaller network than ``model``.
+        ValueError: nothing to train, a number out of range, ``depths`` of a smaller network than ``model``, or a key of
+            ``lr_scales`` that is in no name.
     """
-    for what, value in (("lr", lr), ("weight_decay", weight_decay), ("offset_lr_scale", offset_lr_scale)):
+    scales = lr_scales or {}
+    numbers = {"lr": lr, "weight_decay": weight_decay, "offset_lr_scale": offset_lr_scale}
+    for what, value in (numbers | {f"lr_scales[{key!r}]": scale for key, scale in scales.items()}).items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{what} must be a number of at least 0, got {value}")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     offsets = _offset_parameters(model, dense)
+    _check_keys(scales, model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = layer_decay ** (steps_below_head(name, depths) if dense else blocks_after(name, depths))
         scale *= offset_lr_scale if id(parameter) in offsets else 1.0
-        decay = 0.0 if parameter.dim() == 1 or name.endswith(".bias") else weight_decay
+        scale *= math.prod(factor for key, factor in scales.items() if key in name)
+        is_bare = parameter.dim() == 1 or name.endswith(".bias") or (dense and "sampling_offsets" in name)
+        decay = 0.0 if is_bare else weight_decay
         group = groups.setdefault((scale, decay), {"params": [], "names": [], "lr": lr * scale, "weight_decay": decay})
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
         raise ValueError("no parameter requires a gradient: nothing would be trained; unfreeze some layers")
     return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def _check_keys(scales: Mapping[str, float], model: nn.Module) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    if lost := [key for key in scales if not any(key in name for name in names)]:
+        raise ValueError(f"lr_scales names {lost[0]!r}, which is in no parameter's name; such as {names[0]} are there")
 
 
 def _offset_parameters(model: nn.Module, dense: bool) -> set[int]:
@@ -114,7 +130,8 @@ def steps_below_head(name: str, depths: Sequence[int]) -> int:
     """How many steps of layer decay a parameter takes in a detector or segmenter; 0 outside the backbone.
 
     Source: ``get_num_layer_for_swin`` of the released code (detection/mmcv_custom, 31c962d), with its corners: the last
-    stage's norm goes with that stage's first block, and an extra norm with the block of its own number.
+    stage's norm goes with that stage's first block, an extra norm with the block of its own number, and the
+    ``level_codes`` of a transformer with the stem.
 
     >>> names = ("stem.conv1.weight", "stages.0.blocks.0.norm1.weight", "stages.3.blocks.3.norm1.weight", "fpn.weight")
     >>> [steps_below_head(name, (4, 4, 18, 4)) for name in names]
@@ -125,6 +142,8 @@ def steps_below_head(name: str, depths: Sequence[int]) -> int:
         return sum(depths[min(int(found[1]) + 1, len(depths) - 1) :])
     if found := _EXTRA_NORM.search(name):
         return sum(depths[int(found[1]) :]) - int(found[2])
+    if "level_codes" in name:
+        return sum(depths) + 1
     after = blocks_after(name, depths)
     if re.search(r"(^|\.)stem\.", name):
         return after + 2

@@ -109,6 +109,14 @@ def test_crops_are_in_proportion_to_a_small_frame() -> None:
     assert 50 <= min(widths) < 60 < max(widths) <= 100
 
 
+def test_a_range_of_scales_gives_every_length_within_it() -> None:
+    settings = DetectionAugmentation(scale_range=(40, 43))
+    sizes = {vary(settings, PICTURES[2]).image.size for _ in range(60)}
+    assert sizes == {(side, side) for side in (40, 41, 42, 43)}
+    with pytest.raises(ValueError, match="scales must not exceed the frame's longer side, 120; got 200"):
+        vary(DetectionAugmentation(scale_range=(80, 200)), PICTURES[0])
+
+
 def test_scales_all_occur_within_the_frame() -> None:
     settings, sizes = DetectionAugmentation(scales=(40, 60)), set[tuple[int, int]]()
     for _ in range(20):
@@ -181,6 +189,12 @@ def test_given_pictures_stay_as_they_are() -> None:
         ({"copy_paste": -1}, "copy_paste must be a probability"),
         ({"color_jitter": -0.1}, "color_jitter must be 0 or more"),
         ({"scales": (480, 0)}, r"scales must be lengths in pixels, 1 or more; got \(480, 0\)"),
+        (
+            {"scale_range": (600, 480)},
+            r"scale_range must be two rising lengths in pixels, without scales; got \(600, 480",
+        ),
+        ({"scale_range": (480, 600), "scales": (480,)}, "scale_range must be two rising lengths"),
+        ({"scale_range": (480, 600), "jitter": (0.1, 2.0)}, "leave out scales and crop"),
         ({"jitter": (2.0, 0.1)}, "jitter must be two rising positive scales, such as 0.1, 2.0"),
         ({"jitter": (0.5,)}, "jitter must be two rising"),
         ({"jitter_size": 0}, "jitter_size must be a length in pixels"),

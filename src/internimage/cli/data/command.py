@@ -58,8 +58,8 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True, dest="what")
     check = ArgumentParser(
         description="Say what a set of pictures holds, read every one of them, and name all that is wrong. Known are "
-        "class folders and shards (classification), COCO, Pascal VOC and YOLO (detection), and images/ with labels/ of "
-        "the same names (segmentation)."
+        "class folders and shards (classification), COCO, Pascal VOC, YOLO, CrowdHuman and OpenImages (detection), and "
+        "images/ with labels/ of the same names (segmentation)."
     )
     check.add_argument("path", type=str, help="the folder that holds the set, or one annotation file of COCO's format")
     tasks = f"{', '.join(_TASKS)}: what the set is for, where it fits several"
@@ -77,9 +77,9 @@ def _parser() -> ArgumentParser:
     commands.add_subcommand("check", check, help="say what a set holds and all that is wrong in it")
     commands.add_subcommand("pack", pack_parser(), help="write class folders as shards: large tar files with an index")
     coco = ArgumentParser(description="Write annotations/train.json and the like in COCO's format; pictures stay.")
-    coco.add_argument("folder", type=str, help="a set of Pascal VOC or YOLO")
+    coco.add_argument("folder", type=str, help="a set of Pascal VOC, YOLO, CrowdHuman or OpenImages")
     coco.add_argument("output", type=str, help="where the annotations go; it may be the same folder")
-    commands.add_subcommand("coco", coco, help="convert Pascal VOC or YOLO to COCO's format")
+    commands.add_subcommand("coco", coco, help="convert Pascal VOC, YOLO, CrowdHuman or OpenImages to COCO's format")
     labels = ArgumentParser(description="Write label maps in colour as class numbers, PNG files of the same names.")
     labels.add_argument("folder", type=str, help="the folder of the label maps in colour")
     labels.add_argument("output", type=str, help="where the new ones go")

@@ -1,4 +1,4 @@
-"""``internimage data check`` of objects: COCO, Pascal VOC and YOLO."""
+"""``internimage data check`` of objects: COCO, Pascal VOC, YOLO, CrowdHuman and OpenImages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _FORMATS: dict[Format, str] = {
     "coco": "COCO's format",
     "voc": "Pascal VOC (difficult objects count as crowds)",
     "yolo": "YOLO",
+    "crowdhuman": "CrowdHuman (full bodies; what is ignored counts as crowds)",
+    "openimages": "OpenImages (groups count as crowds)",
 }
 _MOST_CLASSES = 60
 # So many can hardly be slips.

@@ -102,10 +102,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture that the file lists; ``size`` is (height, width), or None where its entry was refused."""
+    """A picture that the file lists; ``size`` is (height, width), or None where its entry was refused.
+
+    ``verified`` is what a federated set says was looked for in it.
+    """
 
     name: str
     size: tuple[int, int] | None
+    verified: Any = None
 
 
 class _Refused(Exception):  # noqa: N818 - control flow, not an error

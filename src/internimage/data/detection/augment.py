@@ -44,6 +44,8 @@ class DetectionAugmentation:
         hflip: probability of a horizontal flip.
         vflip: probability of a vertical flip, for pictures without an up and down.
         scales: lengths of the shorter side in pixels, of which each picture gets one; by default the frame's.
+        scale_range: smallest and largest length of the shorter side, of which each picture gets any; in place of
+            ``scales``.
         crop: of every second picture a random window is taken, 384 to 600 pixels a side where the picture's shorter
             side is 400, 500 or 600, and then resized as the others; for a frame whose shorter side is not 800, in
             proportion.
@@ -61,6 +63,7 @@ class DetectionAugmentation:
     hflip: float = 0.5
     vflip: float = 0.0
     scales: tuple[int, ...] = ()
+    scale_range: tuple[int, int] | None = None
     crop: bool = False
     jitter: tuple[float, float] | None = None
     jitter_size: int = 1024
@@ -77,12 +80,18 @@ class DetectionAugmentation:
             raise ValueError(f"color_jitter must be 0 or more, got {self.color_jitter}")
         if any(side < 1 for side in self.scales):
             raise ValueError(f"scales must be lengths in pixels, 1 or more; got {self.scales}")
+        if self.scale_range is not None:
+            object.__setattr__(self, "scale_range", tuple(self.scale_range))
+            if self.scales or len(self.scale_range) != 2 or not 1 <= self.scale_range[0] <= self.scale_range[1]:
+                raise ValueError(
+                    f"scale_range must be two rising lengths in pixels, without scales; got {self.scale_range}"
+                )
         if self.jitter_size < 1:
             raise ValueError(f"jitter_size must be a length in pixels, 1 or more; got {self.jitter_size}")
         if self.jitter is not None:
             if len(self.jitter) != 2 or not 0 < self.jitter[0] <= self.jitter[1]:
                 raise ValueError(f"jitter must be two rising positive scales, such as 0.1, 2.0; got {self.jitter}")
-            if self.scales or self.crop:
+            if self.scales or self.scale_range or self.crop:
                 raise ValueError("jitter decides the size of every picture; leave out scales and crop")
 
     @classmethod
@@ -116,10 +125,10 @@ class DetectionAugmentation:
             return _close(_jitter(picture, self.jitter, self.jitter_size, framing))
         if self.crop and torch.rand(()) < 0.5:
             picture = _crop(picture, framing)
-        longest = framing.frame[1]
-        if self.scales and max(self.scales) > longest:
-            raise ValueError(f"scales must not exceed the frame's longer side, {longest}; got {max(self.scales)}")
-        shorter = _choose(self.scales or framing.frame[:1])
+        longest, sides = framing.frame[1], self.scale_range or self.scales
+        if sides and max(sides) > longest:
+            raise ValueError(f"scales must not exceed the frame's longer side, {longest}; got {max(sides)}")
+        shorter = _integer(*self.scale_range) if self.scale_range else _choose(self.scales or framing.frame[:1])
         return _close(_resize(picture, fitted_size(_size(picture), (shorter, longest))))
 
 

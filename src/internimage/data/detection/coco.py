@@ -9,16 +9,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from internimage.data.detection.annotations import AnnotationReader, Entry, Finding, Findings, Instance
 from internimage.data.detection.files import Listing, find_coco, picture_size
+from internimage.data.detection.lvis import Frequency, Verified, file_name, frequencies, verified
 from internimage.data.images import ImageReadError, read_image
 from internimage.structures import LabelMap
 
 __all__ = [
     "MENDED",
+    "NEARER",
     "UNLISTED",
     "CocoSet",
     "Finding",
@@ -33,6 +36,9 @@ __all__ = [
 UNLISTED = "image without annotations file entry"
 """The kind of finding that says which pictures lie there and are not listed."""
 
+NEARER = "image in a nearer folder"
+"""The kind of finding that says which pictures lie in the folder that their name ends with, without those before."""
+
 MENDED = {
     "annotation of no image": "annotations of no listed image left out",
     "box a hair outside": "boxes clipped by no more than a pixel",
@@ -40,6 +46,7 @@ MENDED = {
     "box outside": "boxes clipped to their pictures",
     "box without area": "boxes without area left out",
     "broken polygon left out": "objects with a broken polygon beside good ones",
+    NEARER: "images taken from the last folder of their name",
     UNLISTED: "images in the folders that the file does not list",
     "image without size": "image sizes read from the files",
     "iscrowd missing": "annotations without iscrowd taken as no crowds",
@@ -57,12 +64,19 @@ class Picture:
         path: of the file.
         size: (height, width) in pixels.
         instances: in the file's order, crowd regions included; there may be none.
+        verified: which classes were looked for, in a federated set such as LVIS.
     """
 
     id: int
     path: Path
     size: tuple[int, int]
     instances: tuple[Instance, ...]
+    verified: Verified | None = None
+
+    @cached_property
+    def shown(self) -> frozenset[int]:
+        """The classes of its objects, without crowds."""
+        return frozenset(each.label for each in self.instances if not each.is_crowd)
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class CocoSet:
         pictures: in the file's order, without what was refused.
         findings: what is wrong in the file, mended or not.
         unlisted: the images in the folders of the listed ones that the file does not list, sorted.
+        frequencies: of each class how often training shows it, where the file says so: "r", "c" or "f".
     """
 
     path: Path
@@ -84,6 +99,7 @@ class CocoSet:
     pictures: tuple[Picture, ...]
     findings: tuple[Finding, ...] = ()
     unlisted: tuple[Path, ...] = ()
+    frequencies: tuple[Frequency, ...] = ()
 
     def check(self) -> None:
         """Raise ``ValueError`` if something must be mended by hand: how many, the first three, and how to see all."""
@@ -106,6 +122,11 @@ class CocoSet:
             if finding.is_fixed:
                 counts[finding.kind] += finding.count
         return ", ".join(f"{MENDED.get(kind, kind)}: {count:,}" for kind, count in counts.items())
+
+    def image_counts(self) -> list[int]:
+        """Of each class the number of pictures that show it."""
+        counts = Counter(label for picture in self.pictures for label in picture.shown)
+        return [counts[label] for label in range(len(self.labels))]
 
 
 def read_coco(annotations: Path | str, images: Path | str, *, labels: LabelMap | None = None) -> CocoSet:
@@ -166,13 +187,15 @@ def read_content(
         if (found := reader.read(raw, index)) is not None:
             instances[found[0]].append(found[1])
     pictures = tuple(
-        Picture(number, folder / entry.name, entry.size, tuple(instances[number]))
+        Picture(number, folder / entry.name, entry.size, tuple(instances[number]), entry.verified)
         for number, entry in entries.items()
         if entry.size is not None
     )
     category_of = {label: category_id for category_id, label in reversed(label_of.items())}
     category_ids = tuple(category_of.get(label, -1) for label in range(len(labels)))
-    return CocoSet(path, labels, category_ids, pictures, findings.all(), tuple(folder / name for name in unlisted))
+    beside = tuple(folder / name for name in unlisted)
+    frequency_of = frequencies(data["categories"], label_of, len(labels))
+    return CocoSet(path, labels, category_ids, pictures, findings.all(), beside, frequency_of)
 
 
 def deep_check(found: CocoSet) -> list[Finding]:
@@ -270,7 +293,7 @@ def _entries(raw: list[Any], folder: Path, findings: Findings) -> tuple[dict[int
     held = Listing(folder)
     owners: dict[str, int] = {}
     for index, each in enumerate(raw):
-        number, name = (each.get("id"), each.get("file_name")) if isinstance(each, dict) else (None, None)
+        number, name = (each.get("id"), file_name(each)) if isinstance(each, dict) else (None, None)
         if type(number) is not int or not isinstance(name, str) or not name or "\0" in name:
             text = f"an image must have a whole number as id and a text as file_name, got {each!r:.80}"
             findings.refuse("image", f"images[{index}]", text)
@@ -282,6 +305,9 @@ def _entries(raw: list[Any], folder: Path, findings: Findings) -> tuple[dict[int
             continue
         size = None
         plain = posixpath.normpath(name)
+        if (nearer := posixpath.join(*plain.split("/")[-2:])) != plain and not held.has(plain) and held.has(nearer):
+            findings.fold(NEARER, where, f"there is no such file, but {folder / nearer}; taken instead")
+            name = plain = nearer
         if (owner := owners.setdefault(plain, number)) != number:
             text = f"image {owner} is the same file; list it once, with all its annotations"
             findings.refuse("image file twice", where, text)
@@ -290,7 +316,7 @@ def _entries(raw: list[Any], folder: Path, findings: Findings) -> tuple[dict[int
             findings.refuse("missing image", where, text)
         else:
             size = _size(each, folder / name, where, findings)
-        entries[number] = Entry(name, size)
+        entries[number] = Entry(name, size, verified(each, where, findings))
     if unlisted := held.others(owners):
         text = "the file does not list this image; it is not used"
         findings.fold(UNLISTED, unlisted[0], text, len(unlisted))

@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from internimage.data.detection.coco import UNLISTED, CocoSet, Finding, find_coco, read_coco, read_content
 from internimage.data.detection.files import SPLITS, coco_files
-from internimage.data.detection.formats import Format, MisreadError, convert_split, splits_of
+from internimage.data.detection.formats import Format, MisreadError, Other, convert_split, splits_of
 from internimage.data.detection.formats.voc import unannotated_pictures
 from internimage.data.detection.formats.yolo import unlabelled_folders
 from internimage.structures import LabelMap
@@ -125,7 +124,7 @@ def _coco_splits(root: Path) -> tuple[list[Survey], list[Finding]]:
     return surveys, [*refused, *_findings(surveys)]
 
 
-def _converted_splits(root: Path, format: Literal["voc", "yolo"]) -> tuple[list[Survey], list[Finding]]:
+def _converted_splits(root: Path, format: Other) -> tuple[list[Survey], list[Finding]]:
     surveys: list[Survey] = []
     findings: list[Finding] = []
     faults: list[MisreadError] = []
@@ -141,7 +140,7 @@ def _converted_splits(root: Path, format: Literal["voc", "yolo"]) -> tuple[list[
         findings += _together("picture without a label file", converted.without_file, "taken as without objects")
     if format == "voc":
         findings += _together("picture without an XML file", unannotated_pictures(root), "it is not used")
-    else:
+    elif format == "yolo":
         findings += _together("split left out", unlabelled_folders(root), "it has no labels beside it; left out")
     # A file of one split may be read for each of them, for its classes.
     refused = {str(fault): Finding(fault.kind, "", str(fault), is_fixed=False) for fault in faults}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,12 @@ from internimage.data.detection.augment import DetectionAugmentation
 from internimage.data.detection.coco import CocoSet, read_coco
 from internimage.data.detection.dataset import Batch, CocoPictures, DetectionDataset, Source, collate
 from internimage.data.detection.files import find_coco
+from internimage.data.detection.lvis import repeats
 from internimage.data.scenes import Scenes
 from internimage.structures import Framing, LabelMap
 from internimage.tasks.base_data import BaseData, Split
+from internimage.tasks.detection.sampling import ClassAware, Repeated
+from internimage.tasks.repeatable import Draw
 
 log = logging.getLogger(__name__)
 SCENES = "scenes"
@@ -41,6 +45,10 @@ class DetectionData(BaseData):
         frame: shorthand for another ``preprocess.frame``, the shorter and the longer side in pixels.
         masks: read instance masks too; None reads them where every object has one.
         augmentation: see `DetectionAugmentation`; used in training only.
+        repeat_threshold: share of the training pictures below which a class is rare, such as 0.001: pictures of rare
+            classes are then shown several times an epoch; see `repeats`.
+        class_aware: draw a class for every training sample, all alike, and then one of its pictures; those without
+            objects are not shown.
         batch_size: pictures per step and device.
         num_workers: processes that read pictures; 0 reads in the training process.
     """
@@ -55,6 +63,8 @@ class DetectionData(BaseData):
         frame: tuple[int, int] | None = None,
         masks: bool | None = None,
         augmentation: DetectionAugmentation | None = None,
+        repeat_threshold: float | None = None,
+        class_aware: bool = False,
         batch_size: int = 2,
         num_workers: int = 2,
     ) -> None:
@@ -63,8 +73,11 @@ class DetectionData(BaseData):
         self.files = files or {}
         self.preprocess = base if frame is None else replace(base, frame=tuple(frame))
         self.augmentation = augmentation or DetectionAugmentation()
+        self.repeat_threshold, self.class_aware = repeat_threshold, class_aware
         self._asked_masks = masks
         self._sets: dict[Split, DetectionDataset] = {}
+        if class_aware and repeat_threshold is not None:
+            raise ValueError("class_aware and repeat_threshold both say how often a picture is shown; take one of them")
         if wrong := [name for name, pair in self.files.items() if name not in _SCENES or len(pair) != 2]:
             raise ValueError(f"files needs [annotations, images] for train, val and perhaps test; wrong: {wrong}")
 
@@ -88,6 +101,24 @@ class DetectionData(BaseData):
             vary = self.augmentation if split == "train" else None
             self._sets[split] = DetectionDataset(self._source(split), self.preprocess, vary)
         return self._sets[split]
+
+    def image_counts(self) -> list[int]:
+        """Of each class the number of training pictures that show it."""
+        counts = Counter(label for labels in self._shown() for label in labels)
+        return [counts[label] for label in range(len(self.labels))]
+
+    def draw(self) -> Draw | None:
+        """As ``repeat_threshold`` or ``class_aware`` has it."""
+        if self.repeat_threshold is not None:
+            return Repeated(repeats(self._shown(), self.repeat_threshold))
+        return ClassAware(self._shown()) if self.class_aware else None
+
+    def _shown(self) -> list[frozenset[int]]:
+        """Of each training picture the classes that it shows."""
+        if self.root != SCENES:
+            return [picture.shown for picture in self._train.pictures]
+        source = self.dataset("train").source
+        return [frozenset(source.read(index).labels.tolist()) for index in range(len(source))]
 
     def _source(self, split: Split) -> Source:
         if self.root == SCENES:

@@ -13,7 +13,8 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +22,15 @@ from numpy.typing import NDArray
 
 from internimage.data.detection.annotations import Instance
 from internimage.data.detection.dataset import CocoPictures, Source
+from internimage.data.detection.lvis import Frequency, is_federated
 from internimage.data.detection.rle import encode_masks
 from internimage.model.detection import Detected
 
 Kind = Literal["bbox", "segm"]
 _HALF, _THREE_QUARTERS = 0, 5
+# Of an image, as LVIS counts; COCO counts 100 of a class and image.
+_MOST_FEDERATED = 300
+_RARITIES: dict[Frequency, str] = {"r": "map_rare", "c": "map_common", "f": "map_frequent"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,8 @@ class AveragePrecision:
         per_class: (3, K): ``ap``, ``ap50`` and ``ap75`` of each class, in the order of the truth's categories.
         curves: (T, R, K), precision at each recall; NaN for a class without objects.
         objects: (K,), how many objects there are, without crowds.
+        rarities: ``ap`` of the classes that are rare, common and frequent in training, by the names under which they
+            are logged; where the truth says which these are.
     """
 
     ap: float
@@ -53,9 +60,10 @@ class AveragePrecision:
     per_class: NDArray[np.float64]
     curves: NDArray[np.float64]
     objects: NDArray[np.int64]
+    rarities: dict[str, float] = field(default_factory=dict[str, float])
 
     def metrics(self) -> dict[str, float]:
-        """The six numbers by the names under which they are logged."""
+        """The six numbers, and those by rarity if there are any, by the names under which they are logged."""
         return {
             "map": self.ap,
             "map50": self.ap50,
@@ -63,16 +71,24 @@ class AveragePrecision:
             "map_small": self.small,
             "map_medium": self.medium,
             "map_large": self.large,
+            **self.rarities,
         }
 
 
 def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kind: Kind) -> AveragePrecision:
-    """Compare results with the truth as COCO does.
+    """Compare results with the truth as COCO does, or, where the truth is of a federated set, as LVIS does.
+
+    There only those results count whose class was looked for in their image, and where not every object of a class is
+    annotated, a result that fits none is not counted as false.
+
+    Source of this: arXiv:1908.03195, sec. 3.
 
     Args:
-        truth: of the images that count, in COCO's format (``images``, ``annotations``, ``categories``).
+        truth: of the images that count, in COCO's format (``images``, ``annotations``, ``categories``); of a federated
+            set with ``neg_category_ids`` and ``not_exhaustive_category_ids`` of the images.
         results: in COCO's result format, with ``bbox``, or ``segmentation`` as run lengths; at most 100 of an image
-            count. A mask is as large as its pixels, whatever its box.
+            and class count, of a federated set the best 300 of an image. A mask is as large as its pixels, whatever its
+            box.
         kind: boxes or masks.
 
     >>> truth = {"images": [{"id": 1, "width": 64, "height": 64}], "categories": [{"id": 3, "name": "cat"}]}
@@ -82,30 +98,58 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     >>> round(average_precision(truth, found, "bbox").ap, 3), average_precision(truth, [], "bbox").ap
     (1.0, 0.0)
     """
+    federated = is_federated(truth["images"])
+    precision_TRKA, areas = _precisions(truth, _best(results) if federated else results, kind, federated)
+    curves_TRK = precision_TRKA[..., areas.index("all")]
+    sizes = [_mean(precision_TRKA[..., areas.index(name)]) for name in ("small", "medium", "large")]
+    columns = [curves_TRK, curves_TRK[_HALF], curves_TRK[_THREE_QUARTERS]]
+    per_class = np.array([[_mean(each[..., label]) for label in range(curves_TRK.shape[-1])] for each in columns])
+    counts = Counter(each["category_id"] for each in truth["annotations"] if not each.get("iscrowd", 0))
+    objects = np.array([counts[each["id"]] for each in truth["categories"]], np.int64)
+    ap, ap50, ap75 = (_mean(each) for each in columns)
+    small, medium, large = sizes
+    kinds = [category.get("frequency") for category in truth["categories"]]
+    rarities = {
+        name: _mean(curves_TRK[..., [kind == short for kind in kinds]])
+        for short, name in _RARITIES.items()
+        if any(kinds)
+    }
+    return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects, rarities)
+
+
+def _precisions(
+    truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kind: Kind, federated: bool
+) -> tuple[NDArray[np.float64], list[str]]:
+    """(T, R, K, A) precisions, NaN where there is nothing to find, classes as in the truth; and the A ranges' names."""
     COCO, COCOeval_faster = coco_judge()
     # The library writes into what it is given.
-    wanted = COCO(copy.deepcopy(dict(truth)))
+    content = copy.deepcopy(dict(truth))
+    for category in content["categories"]:
+        category.setdefault("frequency", "f")
+    wanted = COCO(content)
     # With boxes beside the masks, their areas would say which masks are small.
     rows = [{key: value for key, value in each.items() if kind == "bbox" or key != "bbox"} for each in results]
-    found = wanted.loadRes(rows) if rows else COCO({**truth, "annotations": []})
-    judge = COCOeval_faster(wanted, found, kind, print_function=lambda *_: None)
+    found = wanted.loadRes(rows) if rows else COCO({**content, "annotations": []})
+    judge = COCOeval_faster(wanted, found, kind, print_function=lambda *_: None, lvis_style=federated)
+    if federated:
+        judge.params.maxDets = [_MOST_FEDERATED]
     judge.evaluate()
     judge.accumulate()
     precision_TRKAM = np.asarray(judge.eval["precision"], np.float64)
     precision_TRKAM[precision_TRKAM < 0] = np.nan
     # The library sorts the categories by their ids.
     ids = [category["id"] for category in truth["categories"]]
-    precision_TRKAM = precision_TRKAM[:, :, [sorted(ids).index(each) for each in ids]]
-    areas = list(judge.params.areaRngLbl)
-    curves_TRK = precision_TRKAM[..., areas.index("all"), -1]
-    sizes = [_mean(precision_TRKAM[..., areas.index(name), -1]) for name in ("small", "medium", "large")]
-    columns = [curves_TRK, curves_TRK[_HALF], curves_TRK[_THREE_QUARTERS]]
-    per_class = np.array([[_mean(each[..., label]) for label in range(curves_TRK.shape[-1])] for each in columns])
-    counts = Counter(each["category_id"] for each in truth["annotations"] if not each.get("iscrowd", 0))
-    objects = np.array([counts[each] for each in ids], np.int64)
-    ap, ap50, ap75 = (_mean(each) for each in columns)
-    small, medium, large = sizes
-    return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects)
+    order = [sorted(ids).index(each) for each in ids]
+    return precision_TRKAM[..., -1][:, :, order], list(judge.params.areaRngLbl)
+
+
+def _best(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of every image its best results of all classes."""
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for each in results:
+        by_image.setdefault(each["image_id"], []).append(each)
+    key = itemgetter("score")
+    return [row for rows in by_image.values() for row in sorted(rows, key=key, reverse=True)[:_MOST_FEDERATED]]
 
 
 def coco_judge() -> tuple[Any, Any]:
@@ -138,7 +182,12 @@ def coco_truth(source: Source, indices: Sequence[int] | None = None) -> dict[str
         annotations += objects
     for number, each in enumerate(annotations):
         each["id"] = number + 1
-    categories = [{"id": each, "name": name} for each, name in zip(ids, source.labels, strict=True)]
+    categories: list[dict[str, Any]] = [
+        {"id": each, "name": name} for each, name in zip(ids, source.labels, strict=True)
+    ]
+    if isinstance(source, CocoPictures) and source.coco.frequencies:
+        for category, frequency in zip(categories, source.coco.frequencies, strict=True):
+            category["frequency"] = frequency
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -160,6 +209,8 @@ def _described(source: Source, index: int) -> tuple[dict[str, Any], list[dict[st
     if isinstance(source, CocoPictures):
         picture = source.coco.pictures[index]
         image = {"id": number, "file_name": picture.path.name, "height": picture.size[0], "width": picture.size[1]}
+        if picture.verified is not None:
+            image |= picture.verified.fields()
         rows = [(each.box, each.label, each.area, each.is_crowd, _outline(each)) for each in picture.instances]
     else:
         raw = source.read(index)

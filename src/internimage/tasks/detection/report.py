@@ -18,6 +18,7 @@ from internimage.data.detection.dataset import CocoPictures, Source
 from internimage.data.detection.rle import decode_masks
 from internimage.structures import Detections, Framing, Views
 from internimage.tasks.callbacks import History
+from internimage.tasks.detection.conventions import METRICS
 from internimage.tasks.detection.data import DetectionData, Split
 from internimage.tasks.detection.precision import Kind, category_ids
 from internimage.tasks.detection.task import DetectionTask
@@ -109,6 +110,9 @@ def _summary(trainer: Trainer, task: DetectionTask, split: Split, history: Histo
         for name, value in (("AP50", precision.ap50), ("AP", precision.ap)):
             if np.isfinite(value):
                 tiles[f"{words} {_WORDS[kind]} {name}"] = f"{100 * value:.1f}%"
+    for metric, value in task.measured.items():
+        if np.isfinite(value):
+            tiles[f"{words} {METRICS[metric]}"] = f"{100 * value:.1f}%"
     best = [row["val/map"] for row in history.rows if "val/map" in row]
     if trainer.state.fn == "fit" and best and max(best) > best[-1]:
         tiles["Box AP, best epoch (saved)"] = f"{100 * max(best):.1f}%"
@@ -145,7 +149,8 @@ def _tables(task: DetectionTask) -> list[Table]:
         (_WORDS[kind], *(_percent(value) for value in each.metrics().values()))
         for kind, each in task.precisions.items()
     ]
-    header = ("", "AP", "AP50", "AP75", "small", "medium", "large")
+    rarities = [name.removeprefix("map_") for name in task.precisions["bbox"].rarities]
+    header = ("", "AP", "AP50", "AP75", "small", "medium", "large", *rarities)
     caption = (
         "COCO's numbers: mean over IoU 0.5 to 0.95, at 0.5, at 0.75; objects below 32 x 32 pixels, to 96 x 96, above."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -14,10 +15,13 @@ from internimage.inference.views import NotFiniteError, detect
 from internimage.model import Card
 from internimage.model.checkpoints.detector_files import detector_card
 from internimage.model.detection import Detected, Detector, Objects
+from internimage.model.detection.federated import FederatedClasses
 from internimage.structures import Framing, LabelMap, Views
 from internimage.tasks.base import BaseTask, OptimizerSettings
 from internimage.tasks.callbacks import DivergedError
 from internimage.tasks.detection.building import Family, build, load_pretrained
+from internimage.tasks.detection.conventions import Metric, measure
+from internimage.tasks.detection.data import DetectionData
 from internimage.tasks.detection.precision import (
     AveragePrecision,
     Kind,
@@ -49,6 +53,7 @@ class DetectionTask(BaseTask):
             classifier, of which the backbone is taken, or of a detector, of which all that fits is.
         model_options: further settings of the backbone's `InternImageConfig`, such as ``drop_path_rate``.
         detector_options: further settings of `DetectorConfig` or `DinoConfig`, or of transformers' configuration.
+        metrics: further numbers of an evaluation, as other sets than COCO count: see `measure`.
         optimizer: see `OptimizerSettings`.
         test_time: `internimage validate` and `internimage test` look at each picture in several views; during training
             every validation looks once.
@@ -68,6 +73,7 @@ class DetectionTask(BaseTask):
         pretrained: bool | str = False,
         model_options: dict[str, Any] | None = None,
         detector_options: dict[str, Any] | None = None,
+        metrics: tuple[Metric, ...] = (),
         optimizer: OptimizerSettings | None = None,
         test_time: Views | None = None,
     ) -> None:
@@ -85,6 +91,7 @@ class DetectionTask(BaseTask):
         # Of the last evaluation: results in COCO's format by picture, and what they are worth.
         self._results: dict[int, list[dict[str, Any]]] = {}
         self.precisions: dict[Kind, AveragePrecision] = {}
+        self.measured: dict[Metric, float] = dict.fromkeys(metrics, math.nan)
 
     def card(self) -> Card:
         """What the weight file says of itself."""
@@ -104,6 +111,11 @@ class DetectionTask(BaseTask):
             views = Views() if stage == "fit" else self.test_time
             dataset = self._dataset(_SPLITS[stage])
             dataset.views = views.of(dataset.framing)
+        federated = [each for each in self.network.modules() if isinstance(each, FederatedClasses)]
+        if stage == "fit" and federated:
+            counts = cast(DetectionData, cast(Any, self.trainer).datamodule).image_counts()
+            for each in federated:
+                each.set_frequencies(counts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses."""
@@ -182,6 +194,10 @@ class DetectionTask(BaseTask):
                 if value == value:
                     shown = name in ("map", "map50")
                     self.log(f"{split}/{_PREFIXES[kind]}{name}", value, prog_bar=shown, sync_dist=True)
+        self.measured = {metric: measure(metric, truth, results) for metric in self.measured}
+        for metric, value in self.measured.items():
+            if value == value:
+                self.log(f"{split}/{metric}", value, sync_dist=True)
 
     def _gather(self) -> None:
         """Every process gets the results of all; a picture that padding gave to two counts once."""

@@ -176,3 +176,18 @@ def test_pictures_that_are_not_there_or_not_clear(tmp_path, devkit):
     (devkit / "VOC2007/Annotations").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds several VOC folders: VOC2007, VOC2012; give one of them"):
         detect_format(devkit)
+
+
+def test_years_are_joined_as_detectors_are_compared(tmp_path):
+    """Both years' trainval to train on; the test pictures of 2007 to validate, of which the other year has no list."""
+    for year, lists in (("2007", {"trainval": "a b", "test": "c", "train": "a"}), ("2012", {"trainval": "d"})):
+        home = tmp_path / f"VOC{year}"
+        (home / "ImageSets/Main").mkdir(parents=True)
+        for name, stems in lists.items():
+            (home / f"ImageSets/Main/{name}.txt").write_text("\n".join(stems.split()))
+            for stem in stems.split():
+                write(home / f"Annotations/{stem}.xml", one("dog", 1, 1, 9, 9), image=home / f"JPEGImages/{stem}.jpg")
+    written = convert_to_coco(tmp_path, tmp_path)
+    assert [path.name for path in written] == ["train.json", "val.json"]
+    listed = [[picture.path.stem for picture in read_coco(path, tmp_path).pictures] for path in written]
+    assert listed == [["a", "b", "d"], ["c"]]

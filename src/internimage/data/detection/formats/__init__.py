@@ -1,9 +1,10 @@
-"""Other formats of detection sets, as COCO's: Pascal VOC's XML and YOLO's text files."""
+"""Other formats of detection sets, as COCO's: those of Pascal VOC, YOLO, CrowdHuman and OpenImages."""
 
 from internimage.data.detection.formats.conversion import (
     KNOWN,
     Converted,
     Format,
+    Other,
     convert_split,
     convert_to_coco,
     detect_format,
@@ -19,6 +20,7 @@ __all__ = [
     "Converted",
     "Format",
     "MisreadError",
+    "Other",
     "convert_split",
     "convert_to_coco",
     "detect_format",

@@ -7,40 +7,59 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from internimage.data.class_folders import Split
 from internimage.data.detection.files import SPLITS, check_folder, coco_files
+from internimage.data.detection.formats.crowdhuman import crowdhuman_files, read_crowdhuman
 from internimage.data.detection.formats.labelled import MisreadError
+from internimage.data.detection.formats.openimages import openimages_files, read_openimages
 from internimage.data.detection.formats.voc import read_voc, voc_files
 from internimage.data.detection.formats.yolo import read_yolo, unlabelled_folders, yolo_folders
+from internimage.data.detection.lvis import Verified
 
 log = logging.getLogger(__name__)
-Format = Literal["coco", "voc", "yolo"]
-KNOWN = "COCO's annotations/train.json, Pascal VOC's Annotations/*.xml, or YOLO's images/ with labels/"
+Other = Literal["voc", "yolo", "crowdhuman", "openimages"]
+"""The formats that are converted."""
+
+Format = Literal["coco"] | Other
+KNOWN = (
+    "COCO's annotations/train.json, Pascal VOC's Annotations/*.xml, YOLO's images/ with labels/, "
+    "CrowdHuman's annotation_train.odgt, or OpenImages' class-descriptions-boxable.csv"
+)
 """The formats, for messages."""
+
+_SIGNS: dict[Other, str] = {
+    "voc": "XML files as Pascal VOC's",
+    "yolo": "labels as YOLO's",
+    "crowdhuman": ".odgt files as CrowdHuman's",
+    "openimages": "tables as OpenImages'",
+}
+_READ = {"voc": read_voc, "yolo": read_yolo, "crowdhuman": read_crowdhuman, "openimages": read_openimages}
+# Its own numbers; the other formats have none.
+_FIRST_IDS = {"yolo": 0}
 
 
 def find_format(root: Path | str) -> Format | None:
     """The format of a folder's annotations, or None; COCO's goes before the others, which it may have come from.
 
     Raises:
-        ValueError: no such folder, or VOC's and YOLO's at once.
+        ValueError: no such folder, or several of the others at once.
     """
     root = check_folder(root)
     if any(coco_files(root, split) for split in SPLITS):
         return "coco"
-    is_voc, is_yolo = bool(voc_files(root, [])), bool(yolo_folders(root))
-    if is_voc and is_yolo:
-        raise ValueError(f"{root} holds XML files as Pascal VOC's and labels as YOLO's; keep one of them")
-    return "voc" if is_voc else "yolo" if is_yolo else None
+    found: list[Other] = [each for each in get_args(Other) if splits_of(root, each, [])]
+    if len(found) > 1:
+        raise ValueError(f"{root} holds {' and '.join(_SIGNS[each] for each in found)}; keep one of them")
+    return found[0] if found else None
 
 
 def detect_format(root: Path | str) -> Format:
     """The format of a folder's annotations; COCO's goes before the others, which it may have come from.
 
     Raises:
-        ValueError: no such folder, none of the formats, or VOC's and YOLO's at once.
+        ValueError: no such folder, none of the formats, or several at once.
     """
     if (found := find_format(root)) is None:
         raise ValueError(f"{root} holds no annotations of a known format: {KNOWN}")
@@ -86,9 +105,7 @@ class Converted:
     without_file: tuple[Path, ...]
 
 
-def convert_split(
-    root: Path, found: Literal["voc", "yolo"], split: Split, faults: list[MisreadError] | None = None
-) -> Converted:
+def convert_split(root: Path, found: Other, split: Split, faults: list[MisreadError] | None = None) -> Converted:
     """One split of a folder in COCO's format.
 
     Args:
@@ -100,8 +117,8 @@ def convert_split(
     Raises:
         ValueError: no such split, no class names, or files that can't be read: how many, and the first three.
     """
-    classes, pictures = (read_voc if found == "voc" else read_yolo)(root, split, faults)
-    first_id = 1 if found == "voc" else 0
+    classes, pictures = _READ[found](root, split, faults)
+    first_id = _FIRST_IDS.get(found, 1)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     places: list[str] = []
@@ -109,7 +126,10 @@ def convert_split(
     for image_id, picture in enumerate(pictures, start=1):
         height, width = picture.size
         name = picture.path.relative_to(root).as_posix()
-        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        image: dict[str, Any] = {"id": image_id, "file_name": name, "width": width, "height": height}
+        if picture.absent is not None:
+            image |= Verified(tuple(first_id + each for each in picture.absent)).fields()
+        images.append(image)
         for place, each in zip(picture.places, picture.objects, strict=True):
             fields = {**each, "category_id": each["category_id"] + first_id}
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
@@ -149,9 +169,13 @@ def convert_to_coco(root: Path | str, output: Path | str) -> list[Path]:
     return list(targets.values())
 
 
-def splits_of(root: Path, found: Literal["voc", "yolo"], faults: list[MisreadError] | None = None) -> list[Split]:
+def splits_of(root: Path, found: Other, faults: list[MisreadError] | None = None) -> list[Split]:
     """The splits that a folder of this format holds; ``faults`` as for `voc_files`."""
-    return list(voc_files(root, faults) if found == "voc" else yolo_folders(root))
+    if found == "voc":
+        return list(voc_files(root, faults))
+    if found == "yolo":
+        return list(yolo_folders(root))
+    return list(crowdhuman_files(root) if found == "crowdhuman" else openimages_files(root))
 
 
 def _warn_of_left_out(root: Path) -> None:

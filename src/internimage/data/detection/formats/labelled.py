@@ -23,6 +23,7 @@ class Labelled:
         objects: annotations in COCO's fields, without ``id`` and ``image_id``; ``category_id`` is the class index.
         source: the file that says so, or None where a picture without objects has none.
         places: of each object in ``source``, such as ``, line 3``.
+        absent: indices of the classes that were looked for in vain, in a federated set.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Labelled:
     objects: tuple[dict[str, Any], ...]
     source: Path | None = None
     places: tuple[str, ...] = ()
+    absent: tuple[int, ...] | None = None
 
 
 class MisreadError(ValueError):

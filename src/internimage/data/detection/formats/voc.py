@@ -20,23 +20,36 @@ from internimage.data.detection.formats.labelled import Labelled, MisreadError, 
 from internimage.data.images import IMAGE_SUFFIXES
 
 _Images = dict[str, list[Path]]
+# Of several years: the lists of what is trained and measured on.
+_JOINED: dict[Split, str] = {"train": "trainval", "val": "test"}
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def voc_files(root: Path, faults: list[MisreadError] | None = None) -> dict[Split, list[Path]]:
     """The XML files of each split that ``root`` holds; all are for training where it has no splits.
 
+    A folder of several years, such as VOCdevkit with VOC2007 and VOC2012, is split as detectors are compared on VOC:
+    what ``trainval.txt`` lists of every year is for training, what ``test.txt`` lists for validation.
+
     Args:
         root: the folder.
         faults: takes the files that a list of a split names and that are not there; without it, the first is an error.
 
     Raises:
-        ValueError: ``root`` holds several VOC folders, or a list of a split names a file that is not there.
+        ValueError: ``root`` holds several VOC folders without such lists, or a list names a file that is not there.
     """
     missing: list[MisreadError] = []
-    base = _base(check_folder(root))
-    folder = base / "Annotations"
-    if folder.is_dir():
+    bases = _bases(check_folder(root))
+    base, folder = bases[0], bases[0] / "Annotations"
+    if len(bases) > 1:
+        by_split: dict[Split, list[Path]] = {split: [] for split in SPLITS}
+        for split, name in _JOINED.items():
+            lists = [_listed(each / f"ImageSets/Main/{name}.txt", each / "Annotations", missing) for each in bases]
+            by_split[split] = [path for paths in lists for path in paths]
+        if not by_split["train"]:
+            names = ", ".join(path.name for path in bases)
+            raise ValueError(f"{root} holds several VOC folders: {names}; give one of them, or add their trainval.txt")
+    elif folder.is_dir():
         by_split = {split: _listed(base / f"ImageSets/Main/{split}.txt", folder, missing) for split in SPLITS}
     else:
         folder = base
@@ -91,16 +104,11 @@ def unannotated_pictures(root: Path) -> list[Path]:
     )
 
 
-def _base(root: Path) -> Path:
-    """``root``, or the one folder in it that is laid out as VOC's, such as VOC2012 in VOCdevkit."""
+def _bases(root: Path) -> list[Path]:
+    """``root``, or the folders in it that are laid out as VOC's, such as VOC2012 in VOCdevkit."""
     if (root / "Annotations").is_dir():
-        return root
-    below = sorted(path.parent for path in root.glob("*/Annotations") if path.is_dir())
-    if len(below) > 1:
-        raise ValueError(
-            f"{root} holds several VOC folders: {', '.join(path.name for path in below)}; give one of them"
-        )
-    return below[0] if below else root
+        return [root]
+    return sorted(path.parent for path in root.glob("*/Annotations") if path.is_dir()) or [root]
 
 
 def _xml_files(*folders: Path) -> list[Path]:
