@@ -19,10 +19,13 @@ ON_GPU = [Objects(each.boxes.cuda(), each.labels.cuda()) if torch.cuda.is_availa
 
 
 @pytest.fixture(autouse=True)
-def gpu() -> None:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toys must not decide what this machine launches from now on: nothing is timed."""
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    monkeypatch.setenv("INTERNIMAGE_TUNE", "0")
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.mark.parametrize("composite", [False, True])
