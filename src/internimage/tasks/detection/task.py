@@ -107,7 +107,7 @@ class DetectionTask(BaseTask):
         if precision.endswith("-true") and precision != "32-true":
             raise ValueError(f"a detector takes trainer.precision 32-true, bf16-mixed or 16-mixed, not {precision}")
         super().setup(stage)
-        if stage in _SPLITS:
+        if stage in _SPLITS and cast(Any, self.trainer).datamodule is not None:
             views = Views() if stage == "fit" else self.test_time
             dataset = self._dataset(_SPLITS[stage])
             dataset.views = views.of(dataset.framing)
