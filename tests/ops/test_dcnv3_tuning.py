@@ -95,14 +95,14 @@ def test_a_tuner_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "architecture", lambda _: "sm_90")
     problem: Any = SimpleNamespace(value=SimpleNamespace(is_cuda=True, device=GPU))
     capturing = True
-    _, chosen = triton_launch._configure(kernel, shape, problem)
+    _, chosen = triton_tuning.configure(kernel, shape, problem.value)
     assert chosen == shape.constants(triton_tuning.default(shape, "sm_90"), 32) | {"num_warps": 4}
     capturing = False
-    launch, chosen = triton_launch._configure(kernel, shape, problem)
+    launch, chosen = triton_tuning.configure(kernel, shape, problem.value)
     launch(None, DEPTH=24, **chosen)
     assert (autotuned.launches, kernel.launches) == ([{"DEPTH": 24}], [])
     capturing = True
-    launch, chosen = triton_launch._configure(kernel, shape, problem)
+    launch, chosen = triton_tuning.configure(kernel, shape, problem.value)
     launch(None, DEPTH=24, **chosen)
     assert len(autotuned.launches) == 1
     assert kernel.launches == [{"DEPTH": 24, "ROWS": 64, "num_warps": 2, "num_ctas": 1, "num_stages": 5}]

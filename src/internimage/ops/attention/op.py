@@ -6,8 +6,9 @@
     deformable_attention_backward(Tensor grad, Tensor value, SymInt[] shapes, Tensor points, Tensor weights)
         -> (Tensor, Tensor, Tensor)
 
-``shapes`` is (H, W) of each level in turn. Points and weights have the dtype of ``value`` or, with one of 16 bits,
-float32.
+On a GPU they are Triton kernels, which ``torch.compile`` sees, on a CPU C++; elsewhere, and in float64 on a GPU, plain
+PyTorch. ``shapes`` is (H, W) of each level in turn. Points and weights have the dtype of ``value`` or, with one of 16
+bits, float32.
 """
 
 # torch.library and torch.utils.flop_counter are typed in part only.
@@ -28,13 +29,16 @@ from internimage.ops.attention.reference import (
     deformable_attention_reference,
     deformable_attention_reference_backward,
 )
-from internimage.ops.dcnv3 import backends, cpu
-from internimage.ops.dispatch import autocast_dtype, needs_plain_operators
+from internimage.ops.dcnv3 import backends, cpu, gpu
+from internimage.ops.dispatch import autocast_dtype, needs_plain_operators, show_kernels
 
 _FORWARD, _BACKWARD = "internimage::deformable_attention", "internimage::deformable_attention_backward"
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # The sampling points of a query and group that the C++ kernel has room for.
 _MOST_POINTS = 4096
+# The levels that the Triton kernels have arguments for.
+_MOST_LEVELS = 8
+_NAME = "deformable attention"
 
 
 def deformable_attention(value_NSGD: Tensor, shapes: Shapes, points_NQGLP2: Tensor, weights_NQGLP: Tensor) -> Tensor:
@@ -127,8 +131,44 @@ def _takes_cpp(value: Tensor, weights: Tensor) -> bool:
     if value.device.type != "cpu" or cpu.is_too_large(value) or weights.shape[3:].numel() > _MOST_POINTS:
         return False
     if reason := cpu.why_not(value):
-        backends.warn_once(reason, "deformable attention")
+        backends.warn_once(reason, _NAME)
     return reason is None
+
+
+def _forward_gpu(value: Tensor, shapes: Sequence[int], points: Tensor, weights: Tensor) -> Tensor:
+    if not _takes_triton(value, shapes):
+        return deformable_attention_reference(value, _pairs(shapes), points, weights)
+    from internimage.ops.attention import triton_launch
+
+    return triton_launch.forward(triton_launch.Problem.of(value, shapes, points, weights))
+
+
+def _backward_gpu(
+    grad: Tensor, value: Tensor, shapes: Sequence[int], points: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not _takes_triton(value, shapes):
+        return deformable_attention_reference_backward(grad, value, _pairs(shapes), points, weights)
+    from internimage.ops.attention import triton_launch
+
+    return triton_launch.backward(triton_launch.Problem.of(value, shapes, points, weights), grad)
+
+
+def _takes_triton(value: Tensor, shapes: Sequence[int]) -> bool:
+    reason = _why_no_triton(value, shapes)
+    if reason and value.dtype != torch.float64:
+        backends.warn_once(reason, _NAME)
+    return reason is None
+
+
+def _why_no_triton(value: Tensor, shapes: Sequence[int]) -> str | None:
+    too_many = len(shapes) > 2 * _MOST_LEVELS
+    return f"the Triton kernels take {_MOST_LEVELS} levels at most" if too_many else gpu.why_not(value)
+
+
+def _kernels() -> tuple[Any, ...]:
+    from internimage.ops.attention import triton_launch
+
+    return triton_launch.KERNELS
 
 
 def _fake_forward(value: Tensor, shapes: Sequence[int], points: Tensor, weights: Tensor) -> Tensor:
@@ -168,6 +208,10 @@ def _register() -> None:
     torch.library.define(_BACKWARD, f"(Tensor grad, {inputs}) -> (Tensor, Tensor, Tensor)")
     torch.library.impl(_FORWARD, "CompositeExplicitAutograd", _forward)
     torch.library.impl(_BACKWARD, "CompositeExplicitAutograd", _backward)
+    torch.library.impl(_FORWARD, "CUDA", _forward_gpu)
+    torch.library.impl(_BACKWARD, "CUDA", _backward_gpu)
+    show_kernels(_FORWARD, _forward_gpu, lambda args: _why_no_triton(*args[:2]) is None, _kernels)
+    show_kernels(_BACKWARD, _backward_gpu, lambda args: _why_no_triton(*args[1:3]) is None, _kernels)
     torch.library.register_fake(_FORWARD, _fake_forward)
     torch.library.register_fake(_BACKWARD, _fake_backward)
     torch.library.register_autograd(_FORWARD, _autograd, setup_context=_setup_context)

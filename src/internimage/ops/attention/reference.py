@@ -70,6 +70,30 @@ def deformable_attention_reference_backward(
     )
 
 
+def scatter(grad_NQGD: Tensor, pixels: int, shapes: Shapes, points_NQGLP2: Tensor, weights_NQGLP: Tensor) -> Tensor:
+    """The value's gradient (N, S, G, D), in the gradient's dtype, by sorted sums: equal bits every time.
+
+    That is, on a GPU, under ``torch.use_deterministic_algorithms(True)``, which has PyTorch sort them.
+    """
+    batch, _, groups, depth = grad_NQGD.shape
+    device, first = grad_NQGD.device, 0
+    total = grad_NQGD.new_zeros((batch * pixels * groups, depth))
+    image_N111 = torch.arange(batch, device=device).view(-1, 1, 1, 1)
+    group_G1 = torch.arange(groups, device=device).view(-1, 1)
+    for level, (height, width) in enumerate(shapes):
+        (x, y), inside = _pixel(points_NQGLP2[:, :, :, level], height, width)
+        x, y = torch.where(inside, x, 0.0), torch.where(inside, y, 0.0)
+        for below, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            row, column = y.floor().long() + below, x.floor().long() + right
+            there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            share = weights_NQGLP[:, :, :, level] * (1 - (y - row).abs()) * (1 - (x - column).abs())
+            added = torch.where(there[..., None], share[..., None] * grad_NQGD.unsqueeze(3), 0.0)
+            index = ((image_N111 * pixels + first + row * width + column) * groups + group_G1) * there
+            total.index_put_((index,), added, accumulate=True)
+        first += height * width
+    return total.view(batch, pixels, groups, depth)
+
+
 def _maps(value_NSGD: Tensor, shapes: Shapes) -> Iterator[Tensor]:
     """Each level as (B, D, H, W)."""
     maps = cast(tuple[Tensor, ...], value_NSGD.split([h * w for h, w in shapes], dim=1))
@@ -79,12 +103,16 @@ def _maps(value_NSGD: Tensor, shapes: Shapes) -> Iterator[Tensor]:
 
 def _grid(points_NQGLP2: Tensor, shapes: Shapes, level: int) -> tuple[Tensor, Tensor]:
     """A level's points as ``grid_sample`` wants them, (B, Q, P, 2), and which are inside, (N, Q, G, P, 1)."""
-    height, width = shapes[level]
     points_NQGP2 = points_NQGLP2[:, :, :, level]
+    inside = _pixel(points_NQGP2, *shapes[level])[1].unsqueeze(-1)
+    return _fold(torch.where(inside, 2 * points_NQGP2 - 1, OUTSIDE)), inside
+
+
+def _pixel(points_NQGP2: Tensor, height: int, width: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Where points lie, (x, y) in pixels, and whether that is on the map or less than a pixel off it."""
     x, y = points_NQGP2[..., 0] * width - 0.5, points_NQGP2[..., 1] * height - 0.5
     # Written so that NaN is outside: every comparison with it is false.
-    inside = ((x > -1) & (x < width) & (y > -1) & (y < height)).unsqueeze(-1)
-    return _fold(torch.where(inside, 2 * points_NQGP2 - 1, OUTSIDE)), inside
+    return (x, y), (x > -1) & (x < width) & (y > -1) & (y < height)
 
 
 def _fold(tensor: Tensor) -> Tensor:

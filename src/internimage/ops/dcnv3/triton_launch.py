@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,8 +25,6 @@ from internimage.ops.dcnv3.triton_kernels.forward import forward_kernel
 from internimage.ops.dcnv3.triton_kernels.gather import gather_kernel
 
 KERNELS = (forward_kernel, backward_kernel, gather_kernel)
-# Takes a grid, and a kernel's arguments.
-Launcher = Callable[..., None]
 # As triton_kernels/sampling.py numbers them.
 _NORMALIZE = {"softmax": 0, "sigmoid": 1, "none": 2}
 _INT32 = 2**31
@@ -147,7 +144,7 @@ def backward(problem: Problem, grad_NHWGD: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _launch(kernel: Any, kind: str, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
     """Forward or backward: a program for every few outputs of a strip."""
-    launch, config = _configure(kernel, problem.shape_class(kind), problem)
+    launch, config = triton_tuning.configure(kernel, problem.shape_class(kind), problem.value)
     rows, columns, strip = problem.mask.shape[1], problem.mask.shape[2], _strip(problem.mask.shape[2])
 
     def programs(chosen: dict[str, Any]) -> Any:
@@ -166,7 +163,7 @@ def _launch_gather(problem: Problem, tensors: tuple[Tensor, ...]) -> None:
         tiles = _ceil(height, tile) * _ceil(width, tile)
         return tiles * problem.groups * _ceil(problem.depth, channels)
 
-    _run(_launcher(gather_kernel, problem), programs, problem, tensors, **constants)
+    _run(triton_tuning.launcher(gather_kernel, problem.value), programs, problem, tensors, **constants)
 
 
 def gather_constants(problem: Problem) -> dict[str, int]:
@@ -174,7 +171,9 @@ def gather_constants(problem: Problem) -> dict[str, int]:
     return {"TILE": 8, "BLOCK": 32, "CHANNELS": min(64, max(16, triton.next_power_of_2(problem.depth))), "num_warps": 4}
 
 
-def _run(launch: Launcher, programs: Any, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any) -> None:
+def _run(
+    launch: triton_tuning.Launcher, programs: Any, problem: Problem, tensors: tuple[Tensor, ...], **constants: Any
+) -> None:
     """Launch on the tensors' device ``programs`` for each image."""
     batch = problem.value.shape[0]
     if batch == 0:
@@ -198,34 +197,6 @@ def _run(launch: Launcher, programs: Any, problem: Problem, tensors: tuple[Tenso
 
     with torch.cuda.device(problem.value.device) if on_gpu else nullcontext():
         launch(grid, *tensors, *sizes, *problem.window, **problem.constants, **constants)
-
-
-def _configure(kernel: Any, shape: triton_tuning.ShapeClass, problem: Problem) -> tuple[Launcher, dict[str, int]]:
-    """How to launch a kernel, with a tuner where nothing is known about this class of shapes; and what is chosen."""
-    on_gpu = problem.value.is_cuda
-    architecture = dispatch.architecture(problem.value.device) if on_gpu else "interpreter"
-    config = triton_tuning.choose(shape, architecture)
-    # What a tuner finds may change from run to run, and the order of sums with it.
-    if config is None and on_gpu and not torch.are_deterministic_algorithms_enabled():
-        tuner = triton_tuning.tuner(kernel, shape, architecture)
-        if dispatch.is_traced(problem.value):
-            return _launcher(tuner.autotuned, problem), {}
-        # A graph under capture can't wait for a tuner, but takes what a warm-up has found.
-        if tuner.options is not None or not torch.cuda.is_current_stream_capturing():
-            return partial(tuner.launch, kernel), {}
-    config = config or triton_tuning.default(shape, architecture)
-    constants = shape.constants(config, triton_tuning.warp_size(architecture)) | {"num_warps": config.num_warps}
-    return _launcher(kernel, problem), constants
-
-
-def _launcher(kernel: Any, problem: Problem) -> Launcher:
-    """Launches a kernel; where a compiler traces, writes the launch down."""
-    wrapped = torch.library.wrap_triton(kernel) if dispatch.is_traced(problem.value) else kernel
-
-    def launch(grid: Any, *arguments: Any, **constants: Any) -> None:
-        wrapped[grid](*arguments, **constants)
-
-    return launch
 
 
 def _ceil(number: Any, divisor: Any) -> Any:

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 
-from internimage.ops.dispatch import tuning_wish
+from internimage.ops import dispatch
+
+# Takes a grid, and a kernel's arguments.
+Launcher = Callable[..., None]
 
 _VECTOR_BYTES = 16
 # An H100 holds 270,000 threads.
@@ -57,10 +61,10 @@ class ShapeClass:
     """What the best configuration depends on.
 
     Args:
-        kind: ``"forward"`` or ``"backward"``.
+        kind: ``"forward"`` or ``"backward"``, and ``"attention_forward"`` or ``"attention_backward"``.
         itemsize: bytes per element of the value.
         depth: channels of a group.
-        points: sampling points of a group.
+        points: sampling points of a group; of attention, on one level.
         few: `are_few`, of a call's rows.
     """
 
@@ -71,10 +75,15 @@ class ShapeClass:
     few: bool = False
 
     @property
+    def is_backward(self) -> bool:
+        """Whether a value's gradient is added to."""
+        return self.kind.endswith("backward")
+
+    @property
     def vector(self) -> int:
         """Channels that a thread loads at once: a power of two that divides a group, so that every load is aligned."""
         # The value's gradient is added in float32, whatever the value's own type.
-        widest = _VECTOR_BYTES // (self.itemsize if self.kind == "forward" else 4)
+        widest = _VECTOR_BYTES // (4 if self.is_backward else self.itemsize)
         return math.gcd(self.depth, widest)
 
     @property
@@ -111,7 +120,11 @@ _FAMILIES = ("sm_7", "sm_8", "sm_9", "sm_1", "gfx9")
 _CHUNKS = {
     "forward": {"sm_8": 9, "sm_9": 9, "sm_1": 9, "gfx9": 1},
     "backward": {"sm_8": 1, "sm_9": 3, "sm_1": 3, "gfx9": 1},
+    "attention_forward": {"sm_8": 4, "sm_9": 4, "sm_1": 4, "gfx9": 1},
+    "attention_backward": {"sm_8": 1, "sm_9": 2, "sm_1": 2, "gfx9": 1},
 }
+# What is worth timing.
+_TRIED = {"forward": (3, 9), "backward": (1, 3), "attention_forward": (2, 4), "attention_backward": (1, 2)}
 # Additions of four numbers at once came with Hopper. Elsewhere threads that share a row's sectors add to them together.
 _SCALAR_ATOMICS = ("sm_7", "sm_8", "gfx9")
 
@@ -130,7 +143,7 @@ def default(shape: ShapeClass, architecture: str) -> Config:
 def _estimate(shape: ShapeClass, architecture: str) -> Config:
     family = next((family for family in _FAMILIES if architecture.startswith(family)), "")
     shares = shape.threads_per_row
-    spread = shape.few or (shape.kind == "backward" and family in _SCALAR_ATOMICS)
+    spread = shape.few or (shape.is_backward and family in _SCALAR_ATOMICS)
     chunk = _CHUNKS[shape.kind].get(family, 3) if shape.points <= _CHUNKS["forward"]["sm_9"] else 3
     return Config(shares[-1] if spread else shares[0], 1 if shape.few else 4, chunk)
 
@@ -139,15 +152,14 @@ def candidates(shape: ShapeClass) -> list[Config]:
     """What is worth timing: two to eight, which take a compiler seconds."""
     # Few rows need many small programs.
     shares, warps = (shape.threads_per_row[-2:], (1, 4)) if shape.few else (shape.threads_per_row, (4,))
-    chunks = (3, 9) if shape.kind == "forward" else (1, 3)
-    return [Config(share, count, chunk) for share in shares for count in warps for chunk in chunks]
+    return [Config(share, count, chunk) for share in shares for count in warps for chunk in _TRIED[shape.kind]]
 
 
 def choose(shape: ShapeClass, architecture: str) -> Config | None:
     """The configuration to launch; None if only timing can tell, and timing is wanted."""
     if shape.kind in _forced:
         return _forced[shape.kind]
-    wish = tuning_wish()
+    wish = dispatch.tuning_wish()
     return default(shape, architecture) if wish == "never" else None if wish == "always" else _find(shape, architecture)
 
 
@@ -188,7 +200,7 @@ class Tuner:
                 for config in candidates(shape)
             ],
             key=["DEPTH", "POINTS"],
-            reset_to_zero=["grad_value_ptr"] if shape.kind == "backward" else None,
+            reset_to_zero=["grad_value_ptr"] if shape.is_backward else None,
             cache_results=True,
         )(kernel)
         # One thread per device runs backward; Triton's tuner keeps the arguments of the call it is in.
@@ -209,3 +221,31 @@ class Tuner:
 def tuner(kernel: Any, shape: ShapeClass, architecture: str) -> Tuner:
     """The one tuner of a class."""
     return Tuner(kernel, shape, architecture)
+
+
+def configure(kernel: Any, shape: ShapeClass, value: Tensor) -> tuple[Launcher, dict[str, int]]:
+    """How to launch a kernel, with a tuner where nothing is known about this class of shapes; and what is chosen."""
+    on_gpu, is_traced = value.is_cuda, dispatch.is_traced(value)
+    architecture = dispatch.architecture(value.device) if on_gpu else "interpreter"
+    config = choose(shape, architecture)
+    # What a tuner finds may change from run to run, and the order of sums with it.
+    if config is None and on_gpu and not torch.are_deterministic_algorithms_enabled():
+        found = tuner(kernel, shape, architecture)
+        if is_traced:
+            return launcher(found.autotuned, value), {}
+        # A graph under capture can't wait for a tuner, but takes what a warm-up has found.
+        if found.options is not None or not torch.cuda.is_current_stream_capturing():
+            return partial(found.launch, kernel), {}
+    config = config or default(shape, architecture)
+    constants = shape.constants(config, warp_size(architecture)) | {"num_warps": config.num_warps}
+    return launcher(kernel, value), constants
+
+
+def launcher(kernel: Any, value: Tensor) -> Launcher:
+    """Launches a kernel; where a compiler traces, writes the launch down."""
+    wrapped = torch.library.wrap_triton(kernel) if dispatch.is_traced(value) else kernel
+
+    def launch(grid: Any, *arguments: Any, **constants: Any) -> None:
+        wrapped[grid](*arguments, **constants)
+
+    return launch

@@ -239,6 +239,8 @@ INLINE void aggregate_group(const Lanes<A>& l, int64_t lane, int64_t points, int
     for (; d < kDepth; d += R * W) aggregate<W, R, kPoints>(l, lane, points, value + d, away, out + d);
   } else {
     // Any number of points here: else a compiler computes all addresses ahead of the first loop.
+    if constexpr (W == 8)
+      for (; d + 4 * W <= depth; d += 4 * W) aggregate<W, 4, 0>(l, lane, points, value + d, away, out + d);
     for (; d + 2 * W <= depth; d += 2 * W) aggregate<W, 2, 0>(l, lane, points, value + d, away, out + d);
     if (d + W <= depth) aggregate<W, 1, 0>(l, lane, points, value + d, away, out + d), d += W;
     if constexpr (W > 8)
@@ -352,7 +354,7 @@ INLINE void scatter_group(BackwardLanes<A>& l, int64_t lane, int64_t points, int
                           const A* value, A* to) {
   int64_t d = 0;
   if constexpr (kDepth != 0) {
-    constexpr int R = std::min<int64_t>(2, kDepth / W);
+    constexpr int R = std::min<int64_t>(W == 8 ? 4 : 2, kDepth / W);
     scatter<W, R, kPoints, true>(l, lane, points, grad, value, to);
     for (d = R * W; d < kDepth; d += R * W) scatter<W, R, kPoints, false>(l, lane, points, grad + d, value + d, to + d);
   } else {

@@ -16,9 +16,7 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
     SIGMOID,
     SIZES,
     SOFTMAX,
-    add_rows,
     as_pairs,
-    find_corners,
     find_highest,
     find_rows,
     join_pair,
@@ -28,30 +26,8 @@ from internimage.ops.dcnv3.triton_kernels.sampling import (
     place_windows,
     split_pair,
     sum_modulations,
-    weigh_corners,
+    visit_samples,
 )
-
-
-@triton.jit
-def visit_corner(
-    grads,
-    weight,
-    pointers,
-    grad_pointers,
-    wanted,
-    DEPTH: tl.constexpr,
-    PARTS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    SCATTER: tl.constexpr,
-):
-    """R scalar products of an output's gradient with a pixel; weight times that gradient goes to the pixel's own."""
-    products = tl.zeros(grads[0].shape, tl.float32)
-    for part in tl.static_range(PARTS):
-        products += grads[part] * load_rows(pointers, wanted, part, DEPTH, WIDTH)
-        if SCATTER:
-            add_rows(grad_pointers, weight[:, None] * grads[part], wanted, part, DEPTH, WIDTH)
-    # Zero where there is no pixel, even for a gradient that is infinite.
-    return tl.where(wanted, tl.sum(products, axis=1), 0.0)
 
 
 @triton.jit
@@ -78,24 +54,13 @@ def visit_point(
     pair = tl.load(as_pairs(offset_ptr) + k, mask=wanted, other=0)
     dx, dy = split_pair(pair, offset_ptr.dtype.element_ty)
     x, y = locate_point(k, dx, dy, window, KERNEL_H, CENTER)
-    index, down, right, has_ul, has_ur, has_ll, has_lr = find_corners(x, y, wanted, value)
-    w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
-    _, width, pixel, _ = value
-    upper, grad_upper = value_ptr + index, grad_value_ptr + index
-    below = width.to(index.dtype) * pixel
-    lower, grad_lower = upper + below, grad_upper + below
-    ul = visit_corner(grads, w_ul, upper, grad_upper, has_ul, DEPTH, PARTS, WIDTH, SCATTER)
-    ur = visit_corner(grads, w_ur, upper + pixel, grad_upper + pixel, has_ur, DEPTH, PARTS, WIDTH, SCATTER)
-    ll = visit_corner(grads, w_ll, lower, grad_lower, has_ll, DEPTH, PARTS, WIDTH, SCATTER)
-    lr = visit_corner(grads, w_lr, lower + pixel, grad_lower + pixel, has_lr, DEPTH, PARTS, WIDTH, SCATTER)
-    # Along the upper and the lower edge, and from one to the other.
-    along_upper, along_lower = ur - ul, lr - ll
-    at_upper, at_lower = ul + right * along_upper, ll + right * along_lower
+    product, along_x, along_y = visit_samples(
+        grads, x, y, modulation, value_ptr, grad_value_ptr, value, wanted, DEPTH, PARTS, WIDTH, SCATTER
+    )
     factor = modulation * window[4]
-    grad_x = factor * (along_upper + down * (along_lower - along_upper))
-    grad_y = factor * (at_lower - at_upper)
+    grad_x, grad_y = factor * along_x, factor * along_y
     tl.store(as_pairs(grad_offset_ptr) + k, join_pair(grad_x, grad_y, grad_offset_ptr.dtype.element_ty), mask=wanted)
-    return at_upper + down * (at_lower - at_upper)
+    return product
 
 
 @triton.jit

@@ -11,17 +11,15 @@ from triton import language as tl
 from internimage.ops.dcnv3.triton_kernels.sampling import (
     SIZES,
     SOFTMAX,
+    add_samples,
     as_pairs,
-    find_corners,
     find_highest,
     find_rows,
     load_modulation,
-    load_rows,
     locate_point,
     place_windows,
     split_pair,
     store_rows,
-    weigh_corners,
 )
 
 
@@ -47,20 +45,7 @@ def add_point(
     pair = tl.load(as_pairs(offset_ptr) + k, mask=wanted, other=0)
     dx, dy = split_pair(pair, offset_ptr.dtype.element_ty)
     x, y = locate_point(k, dx, dy, window, KERNEL_H, CENTER)
-    index, down, right, has_ul, has_ur, has_ll, has_lr = find_corners(x, y, wanted, value)
-    w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
-    # Pointers, not indices: what the right pixels lie further on is then part of the instruction.
-    _, width, pixel, _ = value
-    ul = value_ptr + index
-    ll = ul + width.to(index.dtype) * pixel
-    added = ()
-    for part in tl.static_range(PARTS):
-        part_sum = sums[part]
-        part_sum += w_ul[:, None] * load_rows(ul, has_ul, part, DEPTH, WIDTH)
-        part_sum += w_ur[:, None] * load_rows(ul + pixel, has_ur, part, DEPTH, WIDTH)
-        part_sum += w_ll[:, None] * load_rows(ll, has_ll, part, DEPTH, WIDTH)
-        part_sum += w_lr[:, None] * load_rows(ll + pixel, has_lr, part, DEPTH, WIDTH)
-        added = added + (part_sum,)
+    added = add_samples(sums, x, y, modulation, value_ptr, value, wanted, DEPTH, PARTS, WIDTH)
     return added, modulation
 
 

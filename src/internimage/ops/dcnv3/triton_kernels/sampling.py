@@ -196,3 +196,83 @@ def sum_modulations(mask_ptr, highest, wanted, POINTS: tl.constexpr, NORMALIZE: 
         for k in range(1, POINTS):
             total += load_modulation(mask_ptr, k, highest, wanted, NORMALIZE)
     return total
+
+
+@triton.jit
+def add_samples(
+    sums, x, y, modulation, value_ptr, value, wanted, DEPTH: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Add what lies at R positions, times the modulation, to R sums; value is as in `find_corners`."""
+    index, down, right, has_ul, has_ur, has_ll, has_lr = find_corners(x, y, wanted, value)
+    w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
+    # Pointers, not indices: what the right pixels lie further on is then part of the instruction.
+    _, width, pixel, _ = value
+    ul = value_ptr + index
+    ll = ul + width.to(index.dtype) * pixel
+    added = ()
+    for part in tl.static_range(PARTS):
+        part_sum = sums[part]
+        part_sum += w_ul[:, None] * load_rows(ul, has_ul, part, DEPTH, WIDTH)
+        part_sum += w_ur[:, None] * load_rows(ul + pixel, has_ur, part, DEPTH, WIDTH)
+        part_sum += w_ll[:, None] * load_rows(ll, has_ll, part, DEPTH, WIDTH)
+        part_sum += w_lr[:, None] * load_rows(ll + pixel, has_lr, part, DEPTH, WIDTH)
+        added = added + (part_sum,)
+    return added
+
+
+@triton.jit
+def visit_corner(
+    grads,
+    weight,
+    pointers,
+    grad_pointers,
+    wanted,
+    DEPTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCATTER: tl.constexpr,
+):
+    """R scalar products of an output's gradient with a pixel; weight times that gradient goes to the pixel's own."""
+    products = tl.zeros(grads[0].shape, tl.float32)
+    for part in tl.static_range(PARTS):
+        products += grads[part] * load_rows(pointers, wanted, part, DEPTH, WIDTH)
+        if SCATTER:
+            add_rows(grad_pointers, weight[:, None] * grads[part], wanted, part, DEPTH, WIDTH)
+    # Zero where there is no pixel, even for a gradient that is infinite.
+    return tl.where(wanted, tl.sum(products, axis=1), 0.0)
+
+
+@triton.jit
+def visit_samples(
+    grads,
+    x,
+    y,
+    modulation,
+    value_ptr,
+    grad_value_ptr,
+    value,
+    wanted,
+    DEPTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCATTER: tl.constexpr,
+):
+    """The opposite of `add_samples`: adds R gradients, PARTS of (R, WIDTH), to those of the pixels around R positions.
+
+    Returns their scalar products with what lies there, and how fast these change along x and along y.
+    """
+    index, down, right, has_ul, has_ur, has_ll, has_lr = find_corners(x, y, wanted, value)
+    w_ul, w_ur, w_ll, w_lr = weigh_corners(down, right, modulation)
+    _, width, pixel, _ = value
+    upper, grad_upper = value_ptr + index, grad_value_ptr + index
+    below = width.to(index.dtype) * pixel
+    lower, grad_lower = upper + below, grad_upper + below
+    ul = visit_corner(grads, w_ul, upper, grad_upper, has_ul, DEPTH, PARTS, WIDTH, SCATTER)
+    ur = visit_corner(grads, w_ur, upper + pixel, grad_upper + pixel, has_ur, DEPTH, PARTS, WIDTH, SCATTER)
+    ll = visit_corner(grads, w_ll, lower, grad_lower, has_ll, DEPTH, PARTS, WIDTH, SCATTER)
+    lr = visit_corner(grads, w_lr, lower + pixel, grad_lower + pixel, has_lr, DEPTH, PARTS, WIDTH, SCATTER)
+    # Along the upper and the lower edge, and from one to the other.
+    along_upper, along_lower = ur - ul, lr - ll
+    at_upper, at_lower = ul + right * along_upper, ll + right * along_lower
+    along_x, along_y = along_upper + down * (along_lower - along_upper), at_lower - at_upper
+    return at_upper + down * along_y, along_x, along_y
