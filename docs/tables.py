@@ -93,10 +93,10 @@ def _detectors() -> str:
     return _page(
         "Released detectors",
         "Mask R-CNN (T, S, B) and Cascade Mask R-CNN (L, XL), boxes and instance masks of COCO's 80 classes; DINO, "
-        "boxes, also on a composite of two backbones (cbinternimage). AP is in percent, at one size, on COCO val2017, LVIS "
-        "v1 val, OpenImages' validation pictures or VOC's 2007 test (the last two at IoU 0.5). The recipes of the same "
-        "names say what each began from. Those called flash have DCNv4, and with masks layer normalisation in their "
-        "pyramid.",
+        "boxes, also on a composite of two backbones (cbinternimage). AP is in percent, at one size, on COCO val2017, "
+        "LVIS v1 val, OpenImages' validation pictures or VOC's 2007 test (the last two at IoU 0.5). Recipes of the "
+        "same names say what each began from. Those called flash have DCNv4, and with masks layer normalisation in "
+        "their pyramid.",
         _table(("name", "trained on", "box AP, published", "mask AP, published", "file"), rows),
         "## Use",
         "```bash\ninternimage predict street.jpg --weights mask_rcnn_internimage_t_coco_1x --output found\n```",

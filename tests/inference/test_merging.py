@@ -90,7 +90,7 @@ def test_box_fusion_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_classes_never_meet(rule: str) -> None:
+def test_classes_never_meet(rule: MergeRule) -> None:
     found = by(rule, (0, 1, 2, 3), views=1)
     assert found.rows.tolist() == [0, 1, 2, 3]
     assert found.labels.tolist() == [0, 1, 2, 3]
@@ -99,7 +99,7 @@ def test_classes_never_meet(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_limits_hold_for_the_new_scores(rule: str) -> None:
+def test_limits_hold_for_the_new_scores(rule: MergeRule) -> None:
     every = by(rule)
     assert by(rule, limit=2).rows.tolist() == every.rows[:2].tolist()
     least = float(every.scores[1])
@@ -107,7 +107,7 @@ def test_limits_hold_for_the_new_scores(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_nothing_and_boxes_without_area(rule: str) -> None:
+def test_nothing_and_boxes_without_area(rule: MergeRule) -> None:
     nothing = merge(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), Merging(rule), views=2)
     assert (nothing.boxes.shape, nothing.scores.shape, nothing.rows.shape) == ((0, 4), (0,), (0,))
     assert (nothing.boxes.dtype, nothing.labels.dtype) == (torch.float32, torch.int64)
@@ -121,7 +121,7 @@ def test_nothing_and_boxes_without_area(rule: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("settings", [{}, {"iou": 0.3, "sigma": 0.2, "votes": 0.7}])
 @pytest.mark.parametrize("rule", RULES)
-def test_random_boxes_as_the_loops_say(rule: str, settings: dict[str, float], seed: int) -> None:
+def test_random_boxes_as_the_loops_say(rule: MergeRule, settings: dict[str, float], seed: int) -> None:
     """120 boxes of four classes, in crowds, so that every rule has something to do."""
     draw = np.random.default_rng(seed)
     centers = draw.uniform(20, 80, (12, 2))[draw.integers(12, size=120)] + draw.normal(0, 3, (120, 2))
@@ -153,7 +153,7 @@ def seen(*rows: int) -> Detected:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_masks_are_those_of_the_best_boxes(rule: str) -> None:
+def test_masks_are_those_of_the_best_boxes(rule: MergeRule) -> None:
     views = [seen(1, 3), seen(), seen(0, 2)]
     found = merge_views(views, Merging(rule), score_threshold=0.0, limit=3)
     assert found.masks is not None
@@ -165,7 +165,7 @@ def test_masks_are_those_of_the_best_boxes(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_single_view_stays_as_it_is(rule: str) -> None:
+def test_a_single_view_stays_as_it_is(rule: MergeRule) -> None:
     view = seen(0, 1, 2)
     assert merge_views([view], Merging(rule), score_threshold=0.95, limit=1) is view
 

@@ -97,6 +97,33 @@ def test_predictions_are_the_detectors(program: Program, trained: Smoke, scenes:
     assert outcome.out.splitlines()[-1] == "3 of 3 images: out"
 
 
+def test_several_looks_are_the_detectors(program: Program, trained: Smoke, scenes: list[Path]) -> None:
+    views: dict[str, Any] = {"sides": [64, 96], "flip": True, "merge": "box_voting"}
+    asked = ["--weights", trained[0], "--device", "cpu", "--score", 0.02, "--nms", 0.4]
+    looks = ["--sides", "[64,96]", "--flip", "--merge", "box_voting"]
+    assert program("predict", *scenes, *asked, *looks, "--output", "out").status == 0
+    found = internimage.Detector(trained[0], device="cpu", score=0.02, nms=0.4, **views)(scenes)
+    rows = json.loads(Path("out/predictions.json").read_text(encoding="utf-8"))
+    for row, each in zip(rows, found, strict=True):
+        np.testing.assert_allclose([item["box"] for item in row["objects"]], each.boxes, atol=0.01)
+        assert len(each) > 0
+    assert program("predict", *scenes, *asked, *looks, "--output", "rows", "--format", "jsonl").status == 0
+    refusal = program("predict", scenes[0], *asked, "--merge", "soft_nms", "--output", "b").refusal()
+    assert "merge soft_nms is for several views; add sides or flip" in refusal
+    assert "box_voting" in program("predict", scenes[0], *asked, "--flip", "--merge", "mean", "--output", "c").err
+
+
+def test_measures_with_several_looks(program: Program, trained: Smoke, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(trained[0], run)
+    options = {"sides": "[64,128]", "flip": "true", "merge": "{rule: soft_nms, sigma: 0.3}"}
+    given = [f"--model.init_args.test_time.{name}={value}" for name, value in options.items()]
+    outcome = program("test", "--run", run, *given, "--trainer.limit_test_batches", 1)
+    assert outcome.status == 0, outcome
+    said = "at shorter sides of 64, 128 pixels, also mirrored, put together by soft_nms"
+    assert said in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_bad_files_are_reported_at_the_end(program: Program, trained: Smoke, scenes: list[Path]) -> None:
     bad = scenes[0].with_name("broken.png")
     bad.write_bytes(scenes[0].read_bytes()[:200])

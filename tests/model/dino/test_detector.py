@@ -91,6 +91,16 @@ def test_a_composites_assisting_backbone_learns_from_losses_of_its_own(detector:
         assert float(twice[name]) == pytest.approx(2 * float(twice[f"assisting_{name}"]), rel=1e-5)
 
 
+def test_a_federated_loss_leaves_classes_out(detector: Build, images: Tensor) -> None:
+    """One class is shown and one counts: the other two have no say in the class loss, whatever is said of them."""
+    model, truths = detector(federated_classes=1, denoising_queries=0), [TRUTHS[1], NOTHING]
+    model.losses(images, truths, PLACES)["class"].backward()
+    rows = model.transformer.class_heads[1].weight.grad
+    assert rows is not None
+    assert rows[1].any()
+    assert not rows[[0, 2]].any()
+
+
 def test_checkpointing_changes_nothing(detector: Build, images: Tensor) -> None:
     found: list[tuple[float, list[Tensor]]] = []
     for enable in (False, True):

@@ -94,7 +94,11 @@ def test_a_released_file_that_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("temperature=20", "temperature=10000", r"positional_encoding\.temperature=10000, and a DINO here follows 20 only"),
+        (
+            "temperature=20",
+            "temperature=10000",
+            r"positional_encoding\.temperature=10000, and a DINO here follows 20 only",
+        ),
         ("as_two_stage=True", "as_two_stage=False", r"as_two_stage=False, and a DINO here follows True only"),
         ("num_heads=8", "num_heads=4", r"attn_cfgs\.0\.num_heads=4, and a DINO here follows 8 only"),
     ],

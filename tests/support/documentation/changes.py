@@ -74,6 +74,7 @@ SHORTER = (
         SMALL_STEPS,
         "two steps, and small ones",
     ),
+    Shorter(r"test_time\.sides", "--model.init_args.test_time.sides [64,96]", "large pictures"),
     Shorter(
         r"--config (finetune|from_scratch) (?!.*size_steps)",
         "--data.init_args.image_size 32 --data.init_args.batch_size 4",

@@ -15,7 +15,7 @@ from internimage.inference.views import NotFiniteError, detect
 from internimage.model import Card
 from internimage.model.checkpoints.detector_files import detector_card
 from internimage.model.detection import Detected, Detector, Objects
-from internimage.model.detection.federated import FederatedClasses
+from internimage.model.detection.dino.federated import FederatedClasses
 from internimage.structures import Framing, LabelMap, Views
 from internimage.tasks.base import BaseTask, OptimizerSettings
 from internimage.tasks.callbacks import DivergedError

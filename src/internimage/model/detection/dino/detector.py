@@ -15,12 +15,13 @@ from internimage.model.backbone import InternImage
 from internimage.model.composite import CompositeInternImage
 from internimage.model.detection.dino.config import DinoConfig
 from internimage.model.detection.dino.denoising import Copies, make_copies, visible
+from internimage.model.detection.dino.federated import FederatedClasses
 from internimage.model.detection.dino.losses import dino_losses
 from internimage.model.detection.dino.neck import ChannelMapper
 from internimage.model.detection.dino.positions import lay_out
 from internimage.model.detection.dino.start import start
 from internimage.model.detection.dino.transformer import Answers, DinoTransformer, Queries
-from internimage.model.detection.queries import Target, detected, placed, target_of
+from internimage.model.detection.queries import detected, placed, target_of
 from internimage.model.detection.results import Detected
 from internimage.model.detection.targets import Objects
 from internimage.structures import Placement
@@ -49,6 +50,10 @@ class InternImageDino(nn.Module):
         self.transformer = DinoTransformer(config)
         # Without noisy copies nothing would teach them.
         self.label_codes = nn.Embedding(config.num_classes, config.channels) if config.denoising_queries else None
+        # The training set's frequencies are set by who trains.
+        self.federated = (
+            FederatedClasses(config.num_classes, config.federated_classes) if config.federated_classes else None
+        )
         start(self.transformer)
         self.set_grad_checkpointing(config.backbone.gradient_checkpointing)
 
@@ -114,30 +119,26 @@ class InternImageDino(nn.Module):
         targets = [target_of(truth, place.size) for truth, place in zip(truths, places, strict=True)]
         boxes, labels = [each["boxes"] for each in targets], [each["class_labels"] for each in targets]
         copies = make_copies(boxes, labels, self.config)
+        class_mask_K = None if self.federated is None else self.federated(labels)
+
+        def judge(maps_NCHW: Sequence[Tensor]) -> dict[str, Tensor]:
+            answers = self.answers(maps_NCHW, size, places, copies)
+            # 16 bits of a box are too few to match and to compare it.
+            with torch.autocast(answers.boxes.device.type, enabled=False):
+                return self._named(dino_losses(answers, targets, copies, class_mask_K), copies)
+
         if not isinstance(self.backbone, CompositeInternImage):
-            return self._losses(self.backbone(image_NCHW), size, places, targets, copies)
+            return judge(self.backbone(image_NCHW))
         assisting, lead = self.backbone.forward_both(image_NCHW)
-        losses = self._losses(lead, size, places, targets, copies)
-        helped = self._losses(assisting, size, places, targets, copies)
+        losses, helped = judge(lead), judge(assisting)
         return losses | {f"assisting_{name}": _ASSISTING * loss for name, loss in helped.items()}
 
-    def _losses(
-        self,
-        maps_NCHW: Sequence[Tensor],
-        size: tuple[int, int],
-        places: Sequence[Placement],
-        targets: Sequence[Target],
-        copies: Copies | None,
-    ) -> dict[str, Tensor]:
-        answers = self.answers(maps_NCHW, size, places, copies)
-        # 16 bits of a box are too few to match and to compare it.
-        with torch.autocast(answers.boxes.device.type, enabled=False):
-            losses = dino_losses(answers, targets, copies)
-        if self.label_codes is not None and copies is None:
-            # A batch without objects: the same names, and a gradient for all, which parallel training waits for.
-            nothing = 0 * self.label_codes.weight.sum()
-            losses |= {f"{name}_dn": nothing for name in list(losses) if not name.endswith("_aux")}
-        return losses
+    def _named(self, losses: dict[str, Tensor], copies: Copies | None) -> dict[str, Tensor]:
+        """The same names for a batch without objects, and a gradient for all, which parallel training waits for."""
+        if self.label_codes is None or copies is not None:
+            return losses
+        nothing = 0 * self.label_codes.weight.sum()
+        return losses | {f"{name}_dn": nothing for name in losses if not name.endswith("_aux")}
 
     def _placed(
         self, image_NCHW: Tensor, placements: Sequence[Placement] | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from internimage.model.detection.federated import FederatedClasses
+from internimage.model.detection.dino.federated import FederatedClasses
 
 
 def chooser(frequencies: list[int], count: int, power: float = 0.5) -> FederatedClasses:
