@@ -15,6 +15,7 @@ from internimage.cli.training.arguments import complete
 from internimage.cli.training.program import TrainingCLI
 from internimage.data.detection.augment import DetectionAugmentation
 from internimage.model.detection.dino import DinoConfig
+from internimage.model.weights import DETECTORS
 from internimage.tasks.detection.data import DetectionData
 
 pytestmark = [
@@ -54,8 +55,8 @@ SHORT = {
 # Steps, learning rate, largest shorter side, and what is published. Source: detection/configs and the README.md files
 # beside them, 31c962d; test-dev by the first README.md.
 LONG = {
-    "dino_internimage_h_objects365_coco": (20_000, 1e-4, 1800, []),
-    "dino_internimage_g_objects365_coco": (20_000, 1e-4, 1800, []),
+    "dino_internimage_h_objects365_coco": (20_000, 1e-4, 1800, [63.4]),
+    "dino_internimage_g_objects365_coco": (20_000, 1e-4, 1800, [64.2]),
     "dino_cbinternimage_h_objects365_coco": (20_000, 1e-4, 1800, [64.5, 65.0, 65.4]),
     "dino_cbinternimage_h_objects365_lvis": (80_000, 1e-4, 1200, [62.3, 63.2, 65.8]),
     "dino_cbinternimage_h_objects365_openimages": (100_000, 1e-4, 1200, [74.1]),
@@ -77,13 +78,16 @@ def published(name: str) -> list[float]:
 
 def test_every_recipe_is_looked_at() -> None:
     assert set(PATHS) == SHORT.keys() | LONG.keys() | OTHERS
+    # Where the composite's recipes begin: no configuration of these was released.
+    begins = {name for name in DETECTORS if name.endswith("classes")}
+    assert SHORT.keys() | LONG.keys() == {name for name in DETECTORS if name.startswith("dino_")} - begins
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_twelve_epochs_on_coco(name: str) -> None:
     row, (model, data, trainer) = SHORT[name], parts(name)
     optimizer, letter = model["optimizer"], re.findall(r"internimage_(.)_", name)[0]
-    assert published(name) == [row.precision]
+    assert published(name) == [row.precision] == [DETECTORS[name].box_ap]
     assert model["model"] == f"{'flash_' if 'flash' in name else ''}internimage_{letter}"
     assert model["pretrained"] == (f"{model['model']}.in22k_384" if letter == "l" else True)
     recomputes = {"gradient_checkpointing": True} if row.recomputes else {}
@@ -105,6 +109,9 @@ def test_fine_tuned_from_objects365(name: str) -> None:
     model, data, trainer = parts(name)
     optimizer, is_composite = model["optimizer"], "_cb" in name
     assert published(name) == numbers
+    assert DETECTORS[name].box_ap == numbers[0]
+    if is_composite:
+        assert model["pretrained"] in DETECTORS
     assert model["detector_options"].get("composite", False) == is_composite
     assert model["detector_options"]["denoising_queries"] == 1000
     assert model["detector_options"].get("federated_classes", 0) == (50 if "lvis" in name else 0)
