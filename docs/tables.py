@@ -142,7 +142,7 @@ def recipes() -> str:
     for name, path in shipped_configs().items():
         head = " ".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines()[:8])
         if sources := [found for found in _RECIPE.findall(head) if not found.endswith("without_lr_decay")]:
-            rows.append((f"`{sources[0]}`", f"`{name.rpartition('/')[2]}`"))
+            rows += [(f"`{source}`", f"`{name.rpartition('/')[2]}`") for source in sources]
     arguments = [(f"`{theirs}`", f"`{ours}`") for theirs, ours in (FIELDS | FLASH_FIELDS).items()]
     arguments += [
         ("`act_layer`", "`activation`, in small letters"),
