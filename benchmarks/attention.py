@@ -1,4 +1,4 @@
-"""``python -m benchmarks.attention``: deformable attention beside transformers' plain PyTorch, which detectors come with.
+"""``python -m benchmarks.attention``: deformable attention beside the plain PyTorch of transformers' detectors.
 
 Two shapes of work in a detector on a picture of 800 x 800 pixels, four levels of its maps, 8 groups of 32 channels, 4
 points a level: the encoder, where every pixel asks, and the decoder with its 900 queries.
@@ -8,12 +8,12 @@ Shape legend: N batch, S pixels, G groups, D channels per group, Q queries, L le
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 

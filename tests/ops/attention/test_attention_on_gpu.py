@@ -42,7 +42,7 @@ def expect(case: Case, tensors: Tensors) -> Outcome:
 
 
 @pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("case", (*CASES, *WIDTHS), **NAMES)
+@pytest.mark.parametrize("case", [*CASES, *WIDTHS], **NAMES)
 def test_kernels_equal_reference(case: Case, name: str) -> None:
     tensors = case.tensors(TYPES[name])
     check(on_gpu(case, tensors), expect(case, tensors), name)
