@@ -18,8 +18,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## train, test and predict on the shipped images; the result is runs/demo/report.html
 	$(BIN)/internimage quickstart
 
-test: $(READY) ## the tests: offline, on a CPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(READY) ## the tests: offline, on a CPU; PYTEST=options for more of pytest's options
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(READY) ## formatting, linting, types, import layers, layout
 	$(BIN)/ruff format --check .

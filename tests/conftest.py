@@ -12,8 +12,9 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
-# Triton's interpreter; NVIDIA's assembler, which has nothing to do where Triton's cache knows the kernels.
-LONGEST = ("test_dcnv3_triton.py", "test_dcnv3_aot.py")
+# Triton's interpreter; NVIDIA's assembler, which has nothing to do where Triton's cache knows the kernels; trainings,
+# exports and pictures of the documentation.
+LONGEST = ("test_dcnv3_triton.py", "test_dcnv3_aot.py", "test_commands.py", "test_docs.py")
 
 
 # Tensors here are small: a second thread costs more than it gives, above all on a busy machine.
@@ -21,7 +22,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, one for each of two processes: no process is left alone with one of them at the end."""
+    """The longest files first, spread over two processes: no process is left alone with one of them at the end."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

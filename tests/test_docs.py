@@ -10,14 +10,18 @@ import pytest
 
 from internimage.cli.configs import find_config
 from internimage.cli.main import _COMMANDS
+from support.documentation.changes import SLOW_BLOCKS
 from support.documentation.commands import PAGES, REPOSITORY, blocks
 
 IDS = {"ids": lambda path: str(path.relative_to(REPOSITORY))}
+WITH_BLOCKS = [
+    pytest.param(path, marks=[pytest.mark.slow] if page in SLOW_BLOCKS else [])
+    for page, path in PAGES.items()
+    if blocks(path.read_text(encoding="utf-8"), "python")
+]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in PAGES.values() if blocks(path.read_text(encoding="utf-8"), "python")], **IDS
-)
+@pytest.mark.parametrize("path", WITH_BLOCKS, **IDS)
 def test_python_blocks_run_from_top_to_bottom(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     for block in blocks(path.read_text(encoding="utf-8"), "python"):

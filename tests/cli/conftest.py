@@ -13,6 +13,7 @@ import pytest
 
 from internimage.cli.main import main
 from internimage.data import export_samples
+from support.pictures import small_pictures
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ def call(*arguments: object) -> Outcome:
             # Lightning switches Ctrl-C off when it has seen it once.
             signal.signal(signal.SIGINT, signal.default_int_handler)
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def quick_pages() -> Iterator[None]:
+    """Figures of pages are empty sheets, but for those of the runs that many tests look at, which are whole."""
+    with small_pictures(drawn=False):
+        yield
 
 
 @pytest.fixture

@@ -6,8 +6,18 @@ import re
 
 import pytest
 
-from support.documentation.changes import NOT_RUN, OWN_PROCESS, SHORTER, SLOW, Elsewhere, Shorter, listed, shortened
-from support.documentation.commands import PAGES, REPOSITORY, Command, commands_of
+from support.documentation.changes import (
+    NOT_RUN,
+    OWN_PROCESS,
+    SHORTER,
+    SLOW,
+    SLOW_BLOCKS,
+    Elsewhere,
+    Shorter,
+    listed,
+    shortened,
+)
+from support.documentation.commands import PAGES, REPOSITORY, Command, blocks, commands_of
 
 COMMANDS = [command for page in PAGES for command in commands_of(page)]
 
@@ -21,6 +31,10 @@ def test_every_row_is_needed(row: Shorter | Elsewhere) -> None:
 def test_what_is_named_instead_is_there(row: Elsewhere) -> None:
     for name in re.findall(r"(?:tests|\.ci)/[\w./]*\w", row.why):
         assert (REPOSITORY / name).exists(), name
+
+
+def test_every_page_with_slow_blocks_has_some() -> None:
+    assert all(blocks(PAGES[page].read_text(encoding="utf-8"), "python") for page in SLOW_BLOCKS)
 
 
 def test_the_gate_runs_the_quickstart_whole() -> None:

@@ -18,6 +18,7 @@ from internimage.model.checkpoints.hub import FOLDER_VARIABLE
 from support.documentation.changes import NOT_RUN, OWN_PROCESS, SLOW, listed, shortened
 from support.documentation.commands import PAGES, Command, commands_of
 from support.documentation.stand_ins import prepare
+from support.pictures import small_pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
@@ -26,9 +27,9 @@ WITH_SLOW_ONES = [page for page in PAGES if any(listed(SLOW, command) for comman
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty folder, and one for weights that were placed by hand."""
+    """An empty folder, one for weights that were placed by hand, and small pictures."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "placed"))
-    with chdir(tmp_path):
+    with chdir(tmp_path), small_pictures():
         yield
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 
 from internimage.data.detection.dataset import Raw
 from internimage.structures import LabelMap
+from internimage.visualization.classification import MIN_CELL
+from internimage.visualization.evaluation import classification
 
 
 def rectangles(size: tuple[int, int], *boxes: tuple[int, int, int, int], with_masks: bool = True) -> Raw:
@@ -61,3 +67,22 @@ def _same(one: Path, other: Path) -> bool:
             first.size == second.size
             and not ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getbbox()
         )
+
+
+@contextmanager
+def small_pictures(*, drawn: bool = True) -> Iterator[None]:
+    """Pages and figures are made as ever, at a fifth of their size: drawing is most of the time of a short training.
+
+    Where pictures are looked at they are drawn whole: in the tests of ``visualization`` and of ``visualize``.
+
+    Args:
+        drawn: whether what is in a figure is drawn, too, or its files are empty sheets.
+    """
+    save = Figure.savefig
+
+    def save_small(figure: Figure, file: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        save(figure if drawn else Figure(figure.get_size_inches()), file, **options | {"dpi": 30})
+
+    with patch.object(Figure, "savefig", save_small), patch.object(classification, "_CELL", MIN_CELL):
+        yield

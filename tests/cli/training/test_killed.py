@@ -11,19 +11,24 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-# Imports once, and starts every attempt as a copy of itself; every third one dies while it writes a state.
+# Imports once, for both runs, and starts every attempt as a copy of itself, so that it is trained and not imported when
+# it dies; every third one dies while it writes a state.
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-import internimage.cli.training
+import internimage.cli.training.command
 from internimage.cli.main import main
+sys.path.insert(0, sys.argv[1])
+from support.pictures import small_pictures
 
-kills, seed, run, *arguments = sys.argv[1:]
-dice, left, states = random.Random(int(seed)), int(kills), Path(run) / "checkpoints"
+kills, seed, *arguments = sys.argv[2:]
+dice = random.Random(int(seed))
+left, states, run = 0, Path("calm/checkpoints"), "calm"
 while True:
     child = os.fork()
     if not child:
-        os._exit(main(["fit", "--run", run, "--auto_resume", *arguments]))
+        with small_pictures(drawn=False):
+            os._exit(main(["fit", "--run", run, "--auto_resume", *arguments]))
     if left:
         end = time.monotonic() + dice.uniform(0.3, 4)
         while time.monotonic() < end and not (left % 3 == 0 and any(states.glob("*.partial"))):
@@ -31,24 +36,29 @@ while True:
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status):
-        print(os.WEXITSTATUS(status), int(kills) - left)
-        break
-    left -= 1
+        print(run, os.WEXITSTATUS(status), int(kills) - left)
+        if run == "killed":
+            break
+        left, states, run = int(kills), Path("killed/checkpoints"), "killed"
+    else:
+        left -= 1
 """
 ARGUMENTS = ["--config", "smoke/classification", "--trainer.max_epochs", "14", "--save_every_minutes", "0.004"]
 ARGUMENTS += ["--trainer.logger", "false"]
+TESTS = Path(__file__).resolve().parents[2]
 
 
-def train(folder: Path, kills: int, seed: int = 0) -> Path:
-    command = [sys.executable, "-c", KILLER, str(kills), str(seed), str(folder / "run"), *ARGUMENTS]
+def train(folder: Path, kills: int, seed: int = 0) -> tuple[Path, Path]:
+    """The runs of a training that nobody disturbs, and of one that is killed as often."""
+    command = [sys.executable, "-c", KILLER, str(TESTS), str(kills), str(seed), *ARGUMENTS]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    status, killed = done.stdout.split()[-2:]
-    assert status == "0", done.stderr
-    assert int(killed) >= min(kills, 2), "it ended before anyone could disturb it"
+    (calm, killed) = (line.split() for line in done.stdout.splitlines() if line.startswith(("calm ", "killed ")))
+    assert (calm[1], killed[1]) == ("0", "0"), done.stderr
+    assert int(killed[2]) >= min(kills, 2), "it ended before anyone could disturb it"
     assert "Traceback" not in done.stderr
-    return folder / "run"
+    return folder / "calm", folder / "killed"
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -58,9 +68,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kills", [4, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_killed_again_and_again_nothing_changes(tmp_path: Path, kills: int) -> None:
-    for name in ("calm", "killed"):
-        (tmp_path / name).mkdir()
-    calm, killed = train(tmp_path / "calm", 0), train(tmp_path / "killed", kills)
+    calm, killed = train(tmp_path, kills)
     assert rows(killed) == rows(calm)
     one, other = load_file(calm / "model.safetensors"), load_file(killed / "model.safetensors")
     assert one.keys() == other.keys()

@@ -85,6 +85,7 @@ SHORTER = (
         "--overwrite",
         _AGAIN,
     ),
+    Shorter(r"receptive_field my_photos", "--size 64", "large pictures"),
     Shorter(r"flowers.pt2 --format package", "--overwrite", _AGAIN),
     Shorter(
         r"^internimage design space",
@@ -117,6 +118,11 @@ NOT_RUN = (
     Elsewhere(r"^import os\n(.*\n)*from ray.train", "Ray Train, which is no dependency", "docs/guides/cluster.md"),
     Elsewhere(r"build_fashion_mnist", "the 70,000 original images, which are in no package on the index"),
 )
+# Pages whose ```python blocks take half a minute: they are run under `-m slow`.
+SLOW_BLOCKS = {
+    "docs/guides/compile.md": "two tracings of a network; tests/export/test_program.py has a smaller one",
+    "docs/guides/openvino.md": "an export; tests/export has the same of small networks, also of this one",
+}
 # Commands that start the program again, from the command line of the process they are in.
 OWN_PROCESS = (Elsewhere(r"--trainer\.devices 2", "Lightning starts the other processes by this one's command line"),)
 _CARD = "src/internimage/model/shipped/internimage_pico.cifar10_32.md"
@@ -124,6 +130,7 @@ _CARD = "src/internimage/model/shipped/internimage_pico.cifar10_32.md"
 SLOW = (
     Elsewhere(r"--trainer\.devices 2", "two processes that import everything on one core"),
     Elsewhere(r"--format package", "a compiler, for a minute"),
+    Elsewhere(r"--format program", "a tracing; tests/cli/test_export.py has a smaller one", "docs/guides/compile.md"),
     Elsewhere(r"--int8|--half$|--features", "another export of the same run; tests/export has short ones"),
     Elsewhere(r"^internimage design (search|ablate)", "trainings; tests/cli/design has shorter ones"),
     Elsewhere(r"^internimage (fit|test)", "the classification guide's commands", _CARD),
