@@ -39,7 +39,7 @@ sanitize: $(READY) ## the tests of the C++ kernels under AddressSanitizer and Un
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	INTERNIMAGE_CXXFLAGS="-g -O1 -UWITHOUT_AVX2 -UWITHOUT_AVX512 -fsanitize=address,undefined -fno-sanitize-recover=all" \
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/ops/test_dcnv3_cpu.py tests/ops/test_dcnv3_op.py \
-	  tests/model/test_fused.py -k "not whoever and not fork and not compile and not compiled and not export and not opcheck and not transforms"
+	  tests/ops/attention/test_attention_op.py tests/model/test_fused.py -k "not whoever and not fork and not compile and not compiled and not export and not opcheck and not transforms"
 
 docs: $(READY) ## the site, in site/: strict about links; then every code block of the documentation runs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -124,7 +124,7 @@ _CHUNKS = {
     "attention_backward": {"sm_8": 1, "sm_9": 2, "sm_1": 2, "gfx9": 1},
 }
 # What is worth timing.
-_TRIED = {"forward": (3, 9), "backward": (1, 3), "attention_forward": (2, 4), "attention_backward": (1, 2)}
+_TRIED = {"forward": (3, 9), "backward": (1, 3), "attention_forward": (4,), "attention_backward": (1, 2)}
 # Additions of four numbers at once came with Hopper. Elsewhere threads that share a row's sectors add to them together.
 _SCALAR_ATOMICS = ("sm_7", "sm_8", "gfx9")
 
