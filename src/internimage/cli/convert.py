@@ -24,8 +24,12 @@ from internimage.model import (
     save_checkpoint,
 )
 from internimage.model.checkpoints.convert import to_huggingface, to_official
-from internimage.model.checkpoints.detector_files import holds_detector, load_detector, save_detector
-from internimage.model.checkpoints.detectors import to_mmdetection
+from internimage.model.checkpoints.detector_files import (
+    holds_detector,
+    load_detector,
+    official_detector,
+    save_detector,
+)
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import IN1K_CLASSES, IN22K_CLASSES
 from internimage.model.checkpoints.segmenter_files import (
@@ -92,9 +96,9 @@ def _convert_detector(found: Checkpoint, options: Namespace) -> int:
     elif options.format == "official":
         _check_official(output, options.overwrite)
         names = {} if labels is None else {"CLASSES": tuple(labels)}
-        torch.save({"state_dict": to_mmdetection(detector.model.state_dict()), "meta": names}, output)
+        torch.save({"state_dict": official_detector(detector.model), "meta": names}, output)
     else:
-        raise ValueError("a Mask or Cascade R-CNN has no Hugging Face form; choose --format ours or official")
+        raise ValueError("a detector has no Hugging Face form; choose --format ours or official")
     print(f"{found.path} ({found.origin}): a detector of {classes} classes\nwritten: {output}")
     return 0
 

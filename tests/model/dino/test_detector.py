@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 
 from internimage import InternImageConfig
 from internimage.model.detection import Objects
+from internimage.model.detection.detr.attention import FastAttention
 from internimage.model.detection.dino import DinoConfig, InternImageDino
 from internimage.model.detection.dino.positions import lay_out
 
@@ -32,6 +33,13 @@ def test_boxes_lie_in_their_pictures_best_first(detector: Build, images: Tensor)
         assert (each.boxes[:, 3] <= height).all()
         assert (each.scores.diff() <= 0).all()
         assert each.labels.max() < 3
+
+
+def test_every_attention_samples_with_our_operator(detector: Build) -> None:
+    """Whatever transformers calls its plain one."""
+    attentions = [each for each in detector().modules() if hasattr(each, "sampling_offsets")]
+    assert len(attentions) == 3
+    assert all(isinstance(each.attn, FastAttention) for each in attentions)
 
 
 def test_thresholds_and_limits(detector: Build, images: Tensor) -> None:

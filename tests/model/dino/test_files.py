@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from internimage import InternImageConfig, LabelMap
+from internimage.cli.convert import main as convert
 from internimage.model import load_checkpoint, read_checkpoint
 from internimage.model.backbone import InternImage
 from internimage.model.checkpoints.detector_files import holds_detector, load_detector, save_detector
@@ -128,3 +129,15 @@ def test_a_composite_is_no_single_backbone(tmp_path: Path) -> None:
     path = written(tmp_path, InternImageDino(replace(CONFIGURED, composite=True)))
     with pytest.raises(ValueError, match="a composite of two InternImages: load a detector with both, or extract one"):
         load_checkpoint(InternImage(BACKBONE), path)
+
+
+def test_converted_there_and_back(model: InternImageDino, tmp_path: Path) -> None:
+    released = written(tmp_path, model, CLASSES=("ant", "bee", "cow"), config=CONFIG)
+    ours, again = tmp_path / "ours.safetensors", tmp_path / "again.pth"
+    assert convert([str(released), str(ours)]) == 0
+    assert convert([str(ours), str(again), "--format", "official"]) == 0
+    before, after = (torch.load(path)["state_dict"] for path in (released, again))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[key], each) for key, each in before.items())
+    with pytest.raises(ValueError, match="a detector has no Hugging Face form"):
+        convert([str(ours), str(tmp_path / "folder"), "--format", "huggingface"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
-from internimage.model.checkpoints.detectors import from_mmdetection
+from internimage.model.checkpoints.detectors import from_mmdetection, to_mmdetection
 from internimage.model.checkpoints.files import (
     CLASSIFICATION,
     DETECTION,
@@ -26,7 +26,7 @@ from internimage.model.checkpoints.files import (
 from internimage.model.checkpoints.hub import locate
 from internimage.model.checkpoints.loading import all_weights, load_whole, official_backbone
 from internimage.model.checkpoints.mmdetection import rules_of
-from internimage.model.checkpoints.official.dino import dino_to_ours, is_dino
+from internimage.model.checkpoints.official.dino import dino_to_official, dino_to_ours, is_dino
 from internimage.model.checkpoints.official.dino_rules import dino_rules
 from internimage.model.config import InternImageConfig
 from internimage.structures import Framing, LabelMap
@@ -156,6 +156,14 @@ def load_detector(
         )
     load_whole(model, state, found.path, "detector")
     return LoadedDetector(model.eval(), card.labels, framing_of(card), found.path)
+
+
+def official_detector(model: Detector) -> dict[str, Tensor]:
+    """A detector's weights under the released code's names; ``ValueError`` for a kind that was never released."""
+    state, kind = model.state_dict(), model.config.kind
+    if kind == _DETR:
+        raise ValueError("a detector of transformers' families has no official form; choose --format ours")
+    return dino_to_official(state) if kind == _DINO else to_mmdetection(state)
 
 
 def framing_of(card: Card) -> Framing:
