@@ -194,6 +194,20 @@ def test_from_the_file_to_the_truth(tmp_path: Any) -> None:
     assert result.metrics()["map_common"] == pytest.approx(1.0)
 
 
+def test_pictures_in_the_last_folder_of_their_names(tmp_path: Any) -> None:
+    """As Objects365 lists and lays them; a whole name goes first."""
+    images = [{"id": 3, "file_name": "images/v1/images/a.jpg", "width": 40, "height": 30}]
+    path = write_coco(tmp_path, annotation(), images=images)
+    read = read_coco(path, tmp_path)
+    read.check()
+    assert "images taken from the last folder of their name: 1" in read.summary()
+    assert read.pictures[0].path == tmp_path / "images/a.jpg"
+    other = tmp_path / "images/v1/images/a.jpg"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(read.pictures[0].path.read_bytes())
+    assert read_coco(path, tmp_path).pictures[0].path == other
+
+
 def test_what_was_looked_for_must_be_a_list(tmp_path: Any) -> None:
     images = [{"id": 3, "file_name": "a.jpg", "width": 40, "height": 30, "neg_category_ids": "cat"}]
     read = read_coco(write_coco(tmp_path, annotation(), images=images), tmp_path / "images")

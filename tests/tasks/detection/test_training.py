@@ -115,9 +115,13 @@ def test_resumed_training_is_the_uninterrupted_one(run: Run) -> None:
 
 
 def test_boxes_alone(run: Run) -> None:
-    run.data = {"masks": False}
+    """Measured as other sets count, too."""
+    run.data, run.model = {"masks": False}, {"metrics": ("voc", "miss_rate")}
     run.fit(max_epochs=1)
     assert not run.task.network.config.masks
+    last = run.history.rows[-1]
+    assert {metric: last[f"val/{metric}"] for metric in ("voc", "miss_rate")} == pytest.approx(run.task.measured)
+    assert 0 <= run.task.measured["voc"] < run.task.measured["miss_rate"] <= 1
     assert set(run.task.precisions) == {"bbox"}
     assert not any("mask" in key for key in run.history.rows[-1])
     assert Detector(run.weights, device="cpu")(np.zeros((40, 60, 3), np.uint8)).masks is None
