@@ -27,6 +27,7 @@ BROUGHT_IN = {
     "ARCHITECTURE.md": "explain/architecture.md",
     "src/internimage/ops/dcnv3/README.md": "explain/dcnv3.md",
     "src/internimage/ops/branch/README.md": "project/branch.md",
+    "src/internimage/ops/attention/README.md": "project/attention.md",
     "src/internimage/model/shipped/*.md": "models/",
     "src/internimage/data/samples/README.md": "project/samples.md",
     "src/internimage/data/segmentation/palettes/README.md": "project/palettes.md",
