@@ -78,10 +78,8 @@ class AveragePrecision:
 def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kind: Kind) -> AveragePrecision:
     """Compare results with the truth as COCO does, or, where the truth is of a federated set, as LVIS does.
 
-    There only those results count whose class was looked for in their image, and where not every object of a class is
-    annotated, a result that fits none is not counted as false.
-
-    Source of this: arXiv:1908.03195, sec. 3.
+    There only results of classes that were looked for in their image count, and where not every object of a class is
+    annotated, none of it is false. Source: arXiv:1908.03195, sec. 3.
 
     Args:
         truth: of the images that count, in COCO's format (``images``, ``annotations``, ``categories``); of a federated
@@ -108,13 +106,16 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     objects = np.array([counts[each["id"]] for each in truth["categories"]], np.int64)
     ap, ap50, ap75 = (_mean(each) for each in columns)
     small, medium, large = sizes
+    return AveragePrecision(
+        ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects, _rarities(truth, curves_TRK)
+    )
+
+
+def _rarities(truth: Mapping[str, Any], curves_TRK: NDArray[np.float64]) -> dict[str, float]:
     kinds = [category.get("frequency") for category in truth["categories"]]
-    rarities = {
-        name: _mean(curves_TRK[..., [kind == short for kind in kinds]])
-        for short, name in _RARITIES.items()
-        if any(kinds)
-    }
-    return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects, rarities)
+    if not any(kinds):
+        return {}
+    return {name: _mean(curves_TRK[..., [kind == short for kind in kinds]]) for short, name in _RARITIES.items()}
 
 
 def _precisions(
