@@ -14,7 +14,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +21,12 @@ from numpy.typing import NDArray
 
 from internimage.data.detection.annotations import Instance
 from internimage.data.detection.dataset import CocoPictures, Source
-from internimage.data.detection.lvis import Frequency, is_federated
+from internimage.data.detection.lvis import MOST_RESULTS, Frequency, best_of_images, is_federated
 from internimage.data.detection.rle import encode_masks
 from internimage.model.detection import Detected
 
 Kind = Literal["bbox", "segm"]
 _HALF, _THREE_QUARTERS = 0, 5
-# Of an image, as LVIS counts; COCO counts 100 of a class and image.
-_MOST_FEDERATED = 300
 _RARITIES: dict[Frequency, str] = {"r": "map_rare", "c": "map_common", "f": "map_frequent"}
 
 
@@ -97,7 +94,7 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     (1.0, 0.0)
     """
     federated = is_federated(truth["images"])
-    precision_TRKA, areas = _precisions(truth, _best(results) if federated else results, kind, federated)
+    precision_TRKA, areas = _precisions(truth, best_of_images(results) if federated else results, kind, federated)
     curves_TRK = precision_TRKA[..., areas.index("all")]
     sizes = [_mean(precision_TRKA[..., areas.index(name)]) for name in ("small", "medium", "large")]
     columns = [curves_TRK, curves_TRK[_HALF], curves_TRK[_THREE_QUARTERS]]
@@ -133,7 +130,7 @@ def _precisions(
     found = wanted.loadRes(rows) if rows else COCO({**content, "annotations": []})
     judge = COCOeval_faster(wanted, found, kind, print_function=lambda *_: None, lvis_style=federated)
     if federated:
-        judge.params.maxDets = [_MOST_FEDERATED]
+        judge.params.maxDets = [MOST_RESULTS]
     judge.evaluate()
     judge.accumulate()
     precision_TRKAM = np.asarray(judge.eval["precision"], np.float64)
@@ -142,15 +139,6 @@ def _precisions(
     ids = [category["id"] for category in truth["categories"]]
     order = [sorted(ids).index(each) for each in ids]
     return precision_TRKAM[..., -1][:, :, order], list(judge.params.areaRngLbl)
-
-
-def _best(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of every image its best results of all classes."""
-    by_image: dict[int, list[Mapping[str, Any]]] = {}
-    for each in results:
-        by_image.setdefault(each["image_id"], []).append(each)
-    key = itemgetter("score")
-    return [row for rows in by_image.values() for row in sorted(rows, key=key, reverse=True)[:_MOST_FEDERATED]]
 
 
 def coco_judge() -> tuple[Any, Any]:
