@@ -44,8 +44,7 @@ def weight_cards() -> dict[str, str]:
         "Model cards",
         "What each set of weights was trained on, what was published about it, its licence, and how to load it.",
         "\n".join([*cards, *shipped]),
-        "`internimage models` prints all names. The released DINO files are not among them: of these the backbone "
-        "loads, by the file's path. A composite of two backbones is refused, with the reason.",
+        "`internimage models` prints all names.",
     )
     return {
         "models/README.md": index,

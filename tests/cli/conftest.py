@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +48,15 @@ def call(*arguments: object) -> Outcome:
 
 
 @pytest.fixture(autouse=True)
-def quick_pages() -> Iterator[None]:
+def quick_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Figures of pages are empty sheets, but for those of the runs that many tests look at, which are whole."""
-    with small_pictures(drawn=False):
+    with nullcontext() if "whole_pictures" in request.fixturenames else small_pictures(drawn=False):
         yield
+
+
+@pytest.fixture
+def whole_pictures() -> None:
+    """For tests that look at what they draw."""
 
 
 @pytest.fixture

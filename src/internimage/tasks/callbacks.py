@@ -26,6 +26,8 @@ _MEASURED = (
     "val/mean_accuracy",
     "val/pixel_accuracy",
     *(f"val/{kind}{name}" for kind in ("map", "mask_map") for name in ("", "50", "75", "_small", "_medium", "_large")),
+    *(f"val/{kind}_{name}" for kind in ("map", "mask_map") for name in ("rare", "common", "frequent")),
+    *(f"val/{name}" for name in ("voc", "voc07", "openimages", "miss_rate")),
 )
 
 

@@ -60,6 +60,7 @@ def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
         assert re.match(rf"epoch {number}/2  loss \d+\.\d+  val AP [\d.]+%  AP50 [\d.]+%  mask AP [\d.]+%  lr", line)
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_its_figures_need_nothing_but_its_folder(program: Program, trained: Smoke, tmp_path: Path) -> None:
     alone = figures_alone(trained[0], tmp_path / "alone")
     assert program("visualize", "run", alone, "--output", "figures").status == 0

@@ -65,6 +65,7 @@ def test_fit_leaves_a_complete_folder(trained: Smoke) -> None:
         assert {"val/miou", "val/mean_accuracy", "val/pixel_accuracy"} <= set(next(iter(csv.DictReader(file))))
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_its_figures_need_nothing_but_its_folder(program: Program, trained: Smoke, tmp_path: Path) -> None:
     alone = figures_alone(trained[0], tmp_path / "alone")
     assert program("visualize", "run", alone, "--output", "figures").status == 0

@@ -14,8 +14,8 @@ import torch
 pytest.importorskip("transformers")
 
 from internimage import InternImageConfig, create_model, load_checkpoint, save_checkpoint
-from internimage.model.detection import Objects, transformer
-from internimage.model.detection.detr import DetrConfig, InternImageDetr
+from internimage.model.detection import Objects
+from internimage.model.detection.detr import DetrConfig, InternImageDetr, transformer
 from internimage.structures import Placement
 
 BACKBONE = InternImageConfig.stacked(8, 8, 1, 1, num_classes=0)

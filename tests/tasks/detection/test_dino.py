@@ -57,6 +57,18 @@ def test_a_composite_from_a_classifier_and_then_for_other_classes(run: Run, tmp_
     assert all(torch.equal(again[key], each) for key, each in detector.model.state_dict().items())
 
 
+def test_a_federated_loss_knows_how_common_classes_are(run: Run) -> None:
+    """Pictures of the training set that show each class, counted by hand; no file holds them."""
+    run.data, run.model = {"masks": False}, DINO | {"detector_options": OPTIONS | {"federated_classes": 4}}
+    run.fit(max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    source = run.datamodule.dataset("train").source
+    shown = [set(source.read(index).labels.tolist()) for index in range(len(source))]
+    counts = [sum(label in each for each in shown) for label in range(len(run.datamodule.labels))]
+    assert len(set(counts)) > 1
+    assert run.task.network.federated.frequencies.tolist() == counts
+    assert not any("federated" in key for key in load_file(run.weights))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -13,6 +13,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ from internimage.data.detection.annotations import Findings
 
 Frequency = Literal["r", "c", "f"]
 _FREQUENCIES = ("r", "c", "f")
+MOST_RESULTS = 300
+"""Results of an image that count, the best of all classes; COCO counts 100 of a class and image."""
 _ABSENT, _PARTLY = "neg_category_ids", "not_exhaustive_category_ids"
 
 
@@ -57,6 +60,15 @@ def verified(raw: Mapping[str, Any], where: str, findings: Findings) -> Verified
 def is_federated(images: Iterable[Mapping[str, Any]]) -> bool:
     """Whether these entries are of a federated set."""
     return any(_ABSENT in each or _PARTLY in each for each in images)
+
+
+def best_of_images(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of results in COCO's format those that count."""
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for each in results:
+        by_image.setdefault(each["image_id"], []).append(each)
+    key = itemgetter("score")
+    return [row for rows in by_image.values() for row in sorted(rows, key=key, reverse=True)[:MOST_RESULTS]]
 
 
 def file_name(raw: Mapping[str, Any]) -> Any:

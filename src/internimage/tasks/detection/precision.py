@@ -14,7 +14,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +21,12 @@ from numpy.typing import NDArray
 
 from internimage.data.detection.annotations import Instance
 from internimage.data.detection.dataset import CocoPictures, Source
-from internimage.data.detection.lvis import Frequency, is_federated
+from internimage.data.detection.lvis import MOST_RESULTS, Frequency, best_of_images, is_federated
 from internimage.data.detection.rle import encode_masks
 from internimage.model.detection import Detected
 
 Kind = Literal["bbox", "segm"]
 _HALF, _THREE_QUARTERS = 0, 5
-# Of an image, as LVIS counts; COCO counts 100 of a class and image.
-_MOST_FEDERATED = 300
 _RARITIES: dict[Frequency, str] = {"r": "map_rare", "c": "map_common", "f": "map_frequent"}
 
 
@@ -78,10 +75,8 @@ class AveragePrecision:
 def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kind: Kind) -> AveragePrecision:
     """Compare results with the truth as COCO does, or, where the truth is of a federated set, as LVIS does.
 
-    There only those results count whose class was looked for in their image, and where not every object of a class is
-    annotated, a result that fits none is not counted as false.
-
-    Source of this: arXiv:1908.03195, sec. 3.
+    There only results of classes that were looked for in their image count, and where not every object of a class is
+    annotated, none of it is false. Source: arXiv:1908.03195, sec. 3.
 
     Args:
         truth: of the images that count, in COCO's format (``images``, ``annotations``, ``categories``); of a federated
@@ -99,7 +94,7 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     (1.0, 0.0)
     """
     federated = is_federated(truth["images"])
-    precision_TRKA, areas = _precisions(truth, _best(results) if federated else results, kind, federated)
+    precision_TRKA, areas = _precisions(truth, best_of_images(results) if federated else results, kind, federated)
     curves_TRK = precision_TRKA[..., areas.index("all")]
     sizes = [_mean(precision_TRKA[..., areas.index(name)]) for name in ("small", "medium", "large")]
     columns = [curves_TRK, curves_TRK[_HALF], curves_TRK[_THREE_QUARTERS]]
@@ -108,13 +103,16 @@ def average_precision(truth: Mapping[str, Any], results: Sequence[Mapping[str, A
     objects = np.array([counts[each["id"]] for each in truth["categories"]], np.int64)
     ap, ap50, ap75 = (_mean(each) for each in columns)
     small, medium, large = sizes
+    return AveragePrecision(
+        ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects, _rarities(truth, curves_TRK)
+    )
+
+
+def _rarities(truth: Mapping[str, Any], curves_TRK: NDArray[np.float64]) -> dict[str, float]:
     kinds = [category.get("frequency") for category in truth["categories"]]
-    rarities = {
-        name: _mean(curves_TRK[..., [kind == short for kind in kinds]])
-        for short, name in _RARITIES.items()
-        if any(kinds)
-    }
-    return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class, curves_TRK, objects, rarities)
+    if not any(kinds):
+        return {}
+    return {name: _mean(curves_TRK[..., [kind == short for kind in kinds]]) for short, name in _RARITIES.items()}
 
 
 def _precisions(
@@ -132,7 +130,7 @@ def _precisions(
     found = wanted.loadRes(rows) if rows else COCO({**content, "annotations": []})
     judge = COCOeval_faster(wanted, found, kind, print_function=lambda *_: None, lvis_style=federated)
     if federated:
-        judge.params.maxDets = [_MOST_FEDERATED]
+        judge.params.maxDets = [MOST_RESULTS]
     judge.evaluate()
     judge.accumulate()
     precision_TRKAM = np.asarray(judge.eval["precision"], np.float64)
@@ -141,15 +139,6 @@ def _precisions(
     ids = [category["id"] for category in truth["categories"]]
     order = [sorted(ids).index(each) for each in ids]
     return precision_TRKAM[..., -1][:, :, order], list(judge.params.areaRngLbl)
-
-
-def _best(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of every image its best results of all classes."""
-    by_image: dict[int, list[Mapping[str, Any]]] = {}
-    for each in results:
-        by_image.setdefault(each["image_id"], []).append(each)
-    key = itemgetter("score")
-    return [row for rows in by_image.values() for row in sorted(rows, key=key, reverse=True)[:_MOST_FEDERATED]]
 
 
 def coco_judge() -> tuple[Any, Any]:
