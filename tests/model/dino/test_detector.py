@@ -142,6 +142,16 @@ def test_in_16_bit_boxes_stay_exact(detector: Build, images: Tensor) -> None:
     assert (answers.proposed_boxes - exact.proposed_boxes).abs().median() < 0.02
 
 
+def test_weights_of_16_bit(detector: Build, images: Tensor) -> None:
+    """Places keep 32 bits, codes of places do not."""
+    model = detector().bfloat16()
+    losses = model.losses(images.bfloat16(), TRUTHS, PLACES)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+    answers = model.answers(model.backbone(images.bfloat16()), (64, 96), PLACES)
+    assert answers.boxes.dtype == answers.references.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

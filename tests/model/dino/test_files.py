@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from internimage import InternImageConfig, LabelMap
 from internimage.cli.convert import main as convert
@@ -90,6 +91,19 @@ def test_a_released_file_that_says_nothing(tmp_path: Path) -> None:
     model = InternImageDino(replace(CONFIGURED, backbone=backbone, num_classes=5, composite=True))
     config = load_detector(written(tmp_path, model)).model.config
     assert config == replace(model.config, detections=300)
+
+
+def test_without_noisy_copies_there_are_no_label_codes(tmp_path: Path) -> None:
+    model = InternImageDino(replace(CONFIGURED, denoising_queries=0))
+    assert load_detector(written(tmp_path, model, config=CONFIG)).model.config == replace(
+        model.config, label_noise=0.25, box_noise=0.5
+    )
+
+
+def test_ours_without_its_description(model: InternImageDino, tmp_path: Path) -> None:
+    save_file(model.state_dict(), path := tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match="a detector's weights without their description; write it anew"):
+        load_detector(path)
 
 
 @pytest.mark.parametrize(

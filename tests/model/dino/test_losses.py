@@ -111,3 +111,38 @@ def test_masked_classes_do_not_count() -> None:
     other = dino_losses(answers(logits, boxes), [TARGET], None, torch.tensor([False, True]))
     assert 0 < alone["class"] < every["class"]
     assert float(alone["class"] + other["class"]) == pytest.approx(float(every["class"]), rel=1e-5)
+
+
+def test_tiny_boxes_overlap_as_large_ones() -> None:
+    """A pixel of a 1000 x 1000 picture, met exactly, and by half."""
+    target: Target = {"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 1e-3, 1e-3]])}
+    for shift, overlap in ((0.0, 1.0), (5e-4, 1 / 3)):
+        found = dino_losses(
+            answers(torch.zeros(1, 1, 2), target["boxes"][None] + torch.eye(4)[0] * shift), [target], None
+        )
+        assert float(found["giou"]) == pytest.approx(2 * (1 - overlap), abs=2e-3)
+
+
+def test_losses_are_shared_out_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has 7 objects in 1 group of copies; this one 1 in 2 groups: means are 4, and 4.5 copies."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.add_(torch.tensor([7.0, 7.0])))
+    target: Target = {"class_labels": torch.tensor([1]), "boxes": torch.tensor([LEFT])}
+    made = Copies(
+        torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, 4), torch.ones(1, 4, dtype=torch.bool), groups=2
+    )
+    boxes = torch.tensor([[[LEFT[0] + 0.1, *LEFT[1:]]] * 5])
+    whole = Answers(torch.zeros(1, 1, 5, 2), boxes[None], torch.zeros(1, 1, 2), boxes[:, 4:], boxes[None], boxes)
+    found = dino_losses(whole, [target], made)
+    assert found["box"] == pytest.approx(5 * 0.1 / 4, rel=1e-5)
+    assert found["box_dn"] == pytest.approx(5 * (0.1 + 0.1) / 4.5, rel=1e-5)
+    # A process without objects has no copies, but must take part in as many sums.
+    alone = dino_losses(answers(torch.zeros(1, 3, 2), torch.rand(1, 3, 4)), [NOTHING], None)
+    assert alone["class"] == pytest.approx(6 * focal(0, False) / 3.5, rel=1e-5)
+
+
+def test_answers_that_are_no_numbers_are_a_loss_that_is_none() -> None:
+    """So that training says or skips it, as for every other network."""
+    logits, boxes = torch.full((1, 3, 2), math.nan), torch.full((1, 3, 4), math.nan)
+    assert all(each.isnan() for each in dino_losses(answers(logits, boxes), [TARGET], None).values())

@@ -46,7 +46,9 @@ _BOX, _LATERAL = "roi_heads.box_heads.0.", "fpn.inner_blocks.0.0.weight"
 _LATERAL_NORM = "fpn.inner_blocks.0.1.weight"
 # Without these a released file does not say how its detector is made.
 _TELLING = (_BOX + "cls.weight", _LATERAL)
-_ASSISTING = "backbone.assisting."
+_ASSISTING, _CODES = "backbone.assisting.", "label_codes.weight"
+# In names of detectors of ours: R-CNNs, DINO.
+_OURS = ("rpn.", "transformer.class_heads.")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
     """The card of a detector's file, read off its weights where it has none, and all weights under our names."""
     if found.origin == "ours" and found.card is not None:
         return found.card, all_weights(found)
-    if found.card is None and found.origin == "ours" and any("rpn." in key for key in found.foreign):
+    if found.card is None and found.origin == "ours" and any(each in key for key in found.foreign for each in _OURS):
         raise ValueError(
             f"{found.path} holds a detector's weights without their description; write it anew with save_detector"
         )
@@ -238,7 +240,7 @@ def _described_dino(found: Checkpoint, state: Mapping[str, Tensor]) -> Card:
             hidden_channels=shapes["transformer.encoder.0.mlp.fc1.bias"][0],
             points=shapes[attention + "attention_weights.bias"][0] // (heads * levels),
             levels=levels,
-            **rules.settings,
+            **{**rules.settings, **({} if _CODES in state else {"denoising_queries": 0})},
         )
         return detector_card(config, rules.labels, rules.framing)
     except KeyError as error:

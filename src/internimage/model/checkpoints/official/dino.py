@@ -58,8 +58,8 @@ _JOINT = re.compile(r"^bbox_head\.transformer\.decoder\.layers\.(\d+)\.attention
 _APART = re.compile(r"^transformer\.decoder\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)$")
 # The wrapped neck of a composite.
 _NECK, _WRAPPED_NECK = "neck.", "neck.0."
-# No other released detector has it.
-_MARK = "bbox_head.label_embedding.weight"
+# No other released detector has it; label embeddings are there only if it was trained with noisy copies.
+_MARK = "bbox_head.transformer.decoder.ref_point_head.0.weight"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ _ALPHA, _GAMMA = 0.25, 2.0
 _WEIGHTS = {"class": 1.0, "box": 5.0, "giou": 2.0}
 # Of the same three, in matching.
 _COSTS = (2.0, 5.0, 2.0)
+# A side of a picture in the loss of overlaps: torchvision adds 1e-7 to areas, a tenth of what a pixel of a
+# 1000 x 1000 picture would have if the side was 1.
+_UNIT = 1000.0
 # Image, query and object of each match.
 Pairs: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -51,14 +54,16 @@ def dino_losses(
     logits, boxes = answers.logits.float(), answers.boxes.float()
     layers = [(answers.proposed_logits.float(), answers.proposed_boxes.float())]
     layers += list(zip(logits[:, :, count:], boxes[:, :, count:], strict=True))
-    objects = _mean_over_processes(sum(len(each["boxes"]) for each in targets), logits)
+    here = sum(len(each["boxes"]) for each in targets)
+    groups = 0 if copies is None else copies.groups
+    objects, mended = _means_over_processes((here, here * groups), logits)
     matcher = _matcher()
     found = [_losses(*layer, targets, _matched(matcher, *layer, targets), objects, class_mask_K) for layer in layers]
     summed = {name: found[-1][name] for name in _WEIGHTS}
     summed |= {f"{name}_aux": _sum(each[name] for each in found[:-1]) for name in _WEIGHTS}
     if copies is not None:
         found = [
-            _losses(*layer, targets, _own(copies, targets), objects * copies.groups, class_mask_K)
+            _losses(*layer, targets, _own(copies, targets), mended, class_mask_K)
             for layer in zip(logits[:, :, :count], boxes[:, :, :count], strict=True)
         ]
         summed |= {f"{name}_dn": _sum(each[name] for each in found) for name in _WEIGHTS}
@@ -85,7 +90,7 @@ def _losses(
     if class_mask_K is not None:
         focal_NQK = focal_NQK * class_mask_K
     found_M4 = boxes_NQ4[images, queries]
-    corners = [box_convert(each, "cxcywh", "xyxy") for each in (found_M4, wanted_M4)]
+    corners = [_UNIT * box_convert(each, "cxcywh", "xyxy") for each in (found_M4, wanted_M4)]
     found = {
         "class": focal_NQK.sum(),
         "box": functional.l1_loss(found_M4, wanted_M4, reduction="sum"),
@@ -104,7 +109,8 @@ def _matcher() -> Any:
 
 def _matched(matcher: Any, logits_NQK: Tensor, boxes_NQ4: Tensor, targets: Sequence[Target]) -> Pairs:
     """Each object's cheapest query, one for each."""
-    found = matcher({"logits": logits_NQK, "pred_boxes": boxes_NQ4}, targets)
+    # transformers' raises for a box that is no number; here the loss becomes none, which training knows how to take.
+    found = matcher({"logits": logits_NQK, "pred_boxes": boxes_NQ4.nan_to_num()}, targets)
     images = [torch.full_like(queries, image) for image, (queries, _) in enumerate(found)]
     columns = (images, [queries for queries, _ in found], [rows for _, rows in found])
     image, query, row = (torch.cat(column).to(logits_NQK.device) for column in columns)
@@ -125,13 +131,16 @@ def _own(copies: Copies, targets: Sequence[Target]) -> Pairs:
     return image, query, row
 
 
-def _mean_over_processes(count: int, like: Tensor) -> Tensor:
-    """Objects per process, 1 at least: gradients are averaged, so every object counts the same."""
-    mean = like.new_tensor(float(count))
+def _means_over_processes(counts: Sequence[int], like: Tensor) -> Tensor:
+    """Counts per process, 1 at least: gradients are averaged, so whatever is counted weighs the same everywhere.
+
+    Groups of copies are as many as each process has room for, so they must be counted, not taken from this one.
+    """
+    means = like.new_tensor([float(count) for count in counts])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean = mean / torch.distributed.get_world_size()
-    return mean.clamp(min=1)
+        torch.distributed.all_reduce(means)
+        means = means / torch.distributed.get_world_size()
+    return means.clamp(min=1)
 
 
 def _sum(values: Iterable[Tensor]) -> Tensor:

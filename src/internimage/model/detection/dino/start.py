@@ -19,15 +19,22 @@ from internimage.model.detection.dino.transformer import DinoTransformer
 
 # How probable every class is at first.
 _PRIOR = 0.01
+_HEADS = ("class_heads.", "box_heads.")
+# There they are one matrix, whose three times as many rows halve Xavier's variance.
+_JOINT, _JOINT_GAIN = (".q_proj", ".k_proj", ".v_proj"), 0.5**0.5
 
 
 @torch.no_grad()
 def start(transformer: DinoTransformer) -> None:
-    """Matrices by Xavier; every head of an attention looks into a direction of its own; boxes stay where they are."""
-    for module in transformer.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+    """Matrices by Xavier; every head of an attention looks into a direction of its own; boxes stay where they are.
+
+    The heads' other layers, and biases outside of attention, stay as PyTorch made them.
+    """
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear) and not name.startswith(_HEADS):
+            nn.init.xavier_uniform_(module.weight, _JOINT_GAIN if name.endswith(_JOINT) else 1.0)
+            if "_attn." in name:
+                nn.init.zeros_(module.bias)
     for module in transformer.modules():
         if hasattr(module, "sampling_offsets"):
             _start_attention(module)

@@ -119,7 +119,7 @@ class DinoTransformer(nn.Module):
             code.expand(each.shape[-2] * each.shape[-1], -1)
             for code, each in zip(self.level_codes, maps_NCHW, strict=True)
         ]
-        codes_NSC = layout.codes + torch.cat(levels)
+        codes_NSC = (layout.codes + torch.cat(levels)).to(self.level_codes.dtype)
         points_NSL2 = reference_points(layout)
         for layer in self.encoder:
             tokens_NSC = self._run(
@@ -153,12 +153,11 @@ class DinoTransformer(nn.Module):
         heads = self.class_heads[:-1], self.box_heads[:-1]
         for layer, class_head, box_head in zip(self.decoder, *heads, strict=True):
             places_NQL4 = start[:, :, None] * ratios_NL4[:, None]
+            codes_NQC = box_codes(places_NQL4[:, :, 0], content_NQC.shape[-1]).to(self.level_codes.dtype)
             content_NQC = self._run(
                 layer,
                 content_NQC,
-                object_queries_position_embeddings=self.box_position(
-                    box_codes(places_NQL4[:, :, 0], content_NQC.shape[-1])
-                ),
+                object_queries_position_embeddings=self.box_position(codes_NQC),
                 reference_points=places_NQL4,
                 **shared,
             )
