@@ -242,11 +242,13 @@ def test_16_bit_files_load_as_float32(official: State, network: InternImageClass
 
 @pytest.mark.parametrize("stem_of_second", [True, False])
 def test_a_composite_of_two_backbones_has_no_single_answer(
-    stem_of_second: bool, official: State, tmp_path: Path
+    stem_of_second: bool, official: State, network: InternImageClassifier, tmp_path: Path
 ) -> None:
-    """The released composite drops the second stem: there is one stem and still two backbones."""
+    """The released composite drops the second stem: there is one stem and still two backbones, for a detector."""
     state = prefixed(official, "backbone.cb_modules.0.")
     second = {key: tensor for key, tensor in official.items() if stem_of_second or not key.startswith("patch_embed")}
     torch.save({"state_dict": state | prefixed(second, "backbone.cb_modules.1.")}, tmp_path / "cb.pth")
-    with pytest.raises(ValueError, match=r"cb\.pth: the checkpoint holds 2 InternImages, under .*cb_modules\.0\., "):
-        read_checkpoint(tmp_path / "cb.pth")
+    with pytest.raises(
+        ValueError, match=r"cb\.pth: these are a composite of two InternImages: load a detector with both"
+    ):
+        load_checkpoint(network, tmp_path / "cb.pth")

@@ -50,6 +50,13 @@ def test_thresholds_and_limits(detector: Build, images: Tensor) -> None:
         assert model(images, PLACES)[0].scores.tolist() == every.scores[:2].tolist()
 
 
+def test_answers_that_are_no_numbers_are_not_hidden(detector: Build, images: Tensor) -> None:
+    model = detector(score_threshold=0.5).eval()
+    with torch.no_grad():
+        model.transformer.class_heads[1].bias.fill_(float("nan"))
+        assert not model(images, PLACES)[0].scores.isfinite().any()
+
+
 def test_tokens_of_the_padding_are_not_seen(detector: Build, images: Tensor) -> None:
     model, places = detector().eval(), [replace(PLACES[1], size=(32, 64))] * 2
     with torch.no_grad():

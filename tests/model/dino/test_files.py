@@ -155,3 +155,15 @@ def test_converted_there_and_back(model: InternImageDino, tmp_path: Path) -> Non
     assert all(torch.equal(after[key], each) for key, each in before.items())
     with pytest.raises(ValueError, match="a detector has no Hugging Face form"):
         convert([str(ours), str(tmp_path / "folder"), "--format", "huggingface"])
+
+
+def test_codes_of_other_labels_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Heads that were cut to fewer classes predict, whatever denoising was trained with."""
+    model = InternImageDino(CONFIGURED)
+    contents = {"state_dict": dino_to_official(model.state_dict()), "meta": {"config": CONFIG}}
+    contents["state_dict"]["bbox_head.label_embedding.weight"] = torch.zeros(5, 32)
+    torch.save(contents, tmp_path / "cut.pth")
+    loaded = load_detector(tmp_path / "cut.pth")
+    assert loaded.model.config.denoising_queries == 0
+    assert loaded.model.label_codes is None
+    assert "its 5 labels for denoising are not its 3 classes: they are left out" in caplog.text

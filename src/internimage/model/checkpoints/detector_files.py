@@ -189,7 +189,8 @@ def described(found: Checkpoint) -> tuple[Card, dict[str, Tensor]]:
         raise ValueError(f"{found.path}: {error}") from None
     _check_foreign(found.path, converted.foreign)
     if is_dino(every):
-        return _described_dino(found, converted.state), converted.state
+        state = _without_strange_codes(converted.state, found.path)
+        return _described_dino(found, state), state
     if lost := [key for key in _TELLING if key not in converted.state]:
         raise ValueError(f"{found.path} is no whole Mask or Cascade R-CNN: it lacks {', '.join(lost)}")
     rules = rules_of(found.said, str(found.path))
@@ -216,6 +217,21 @@ def _check_foreign(path: Path, keys: Sequence[str]) -> None:
     if foreign:
         some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
         raise ValueError(f"{path} holds {len(foreign)} weights that no detector here has: {some}")
+
+
+def _without_strange_codes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Codes of labels are for training alone; heads that were cut to other classes may have left theirs behind."""
+    classes = state.get("transformer.class_heads.0.bias")
+    if classes is None or _CODES not in state or len(state[_CODES]) == len(classes):
+        return state
+    log.warning(
+        "%s: its %s labels for denoising are not its %s classes: they are left out, and training from it denoises "
+        "only where it is asked to",
+        path,
+        len(state[_CODES]),
+        len(classes),
+    )
+    return {key: tensor for key, tensor in state.items() if key != _CODES}
 
 
 def _described_dino(found: Checkpoint, state: Mapping[str, Tensor]) -> Card:

@@ -49,7 +49,8 @@ def detected(
     corners = torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), -1)
     per_x, per_y = unit[1] / place.scale_xy[0], unit[0] / place.scale_xy[1]
     boxes = clip_boxes(corners * corners.new_tensor((per_x, per_y, per_x, per_y)), *place.original_size)
-    kept = (scores > threshold) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+    # What is no number is kept: whoever asked can see that the network gives none.
+    kept = ~((scores <= threshold) | (boxes[:, 2:] <= boxes[:, :2]).any(-1))
     return Detected(boxes[kept], scores[kept], (rows % scores_QK.shape[1])[kept])
 
 

@@ -26,6 +26,8 @@ _TRANSFORMERS = ("deformable_detr", "rt_detr_v2", "d_fine")
 _CHANNELS, _STRIDES = 3, (4, 8, 16, 32)
 # What a detector for other classes learns anew: of ours by the ends of names, of transformers' by what is in them.
 _OF_CLASSES = (".cls.weight", ".cls.bias", ".reg.weight", ".reg.bias", ".logits.weight", ".logits.bias")
+# Of DINO, what a file may lack that only predicts.
+_FOR_TRAINING = "label_codes."
 _OF_CLASSES_THERE = (".class_embed.", ".enc_score_head.", ".denoising_class_embed.", ".class_heads.")
 
 
@@ -108,7 +110,11 @@ def load_pretrained(network: Detector, model: str, pretrained: bool | str, label
 def _take_detector(network: Detector, found: Checkpoint, labels: LabelMap) -> None:
     card, state = described(found)
     own = network.state_dict()
-    anew = [] if card.labels == labels else [key for key in own if _is_of_classes(key)]
+    anew = [
+        key
+        for key in own
+        if (card.labels != labels and _is_of_classes(key)) or (key not in state and key.startswith(_FOR_TRAINING))
+    ]
     if wrong := [key for key in own if key not in anew and (key not in state or state[key].shape != own[key].shape)]:
         some = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
         raise ValueError(f"{found.path} is another detector: {some} differ; match model, family and options to it")
@@ -120,6 +126,6 @@ def _take_detector(network: Detector, found: Checkpoint, labels: LabelMap) -> No
 def _is_of_classes(key: str) -> bool:
     if key.startswith("roi_heads."):
         return key.endswith(_OF_CLASSES)
-    if key.startswith("label_codes."):
+    if key.startswith(_FOR_TRAINING):
         return True
     return key.startswith("transformer.") and any(part in key for part in _OF_CLASSES_THERE)

@@ -54,9 +54,11 @@ def dino_losses(
     logits, boxes = answers.logits.float(), answers.boxes.float()
     layers = [(answers.proposed_logits.float(), answers.proposed_boxes.float())]
     layers += list(zip(logits[:, :, count:], boxes[:, :, count:], strict=True))
-    here = sum(len(each["boxes"]) for each in targets)
+    # Where there are more objects than queries, as many as are matched.
+    here = sum(min(len(each["boxes"]), layers[0][0].shape[1]) for each in targets)
+    copied = sum(len(each["boxes"]) for each in targets)
     groups = 0 if copies is None else copies.groups
-    objects, mended = _means_over_processes((here, here * groups), logits)
+    objects, mended = _means_over_processes((here, copied * groups), logits)
     matcher = _matcher()
     found = [_losses(*layer, targets, _matched(matcher, *layer, targets), objects, class_mask_K) for layer in layers]
     summed = {name: found[-1][name] for name in _WEIGHTS}
