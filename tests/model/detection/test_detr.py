@@ -261,3 +261,14 @@ def test_weights_have_one_name_and_go_through_a_file(family: Family) -> None:
 
 def zip_boxes(ours: list[Any], theirs: list[Any]) -> list[tuple[Tensor, Tensor]]:
     return [(one.boxes, other.boxes) for one, other in zip(ours, theirs, strict=True)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_boxes_that_are_no_numbers_make_a_loss_that_is_none(family: Family) -> None:
+    """Not an error of the matching: training guards against such losses, and says what was seen."""
+    model = detector(family)
+    with torch.no_grad():
+        for head in model.transformer.decoder.bbox_embed:
+            head.layers[-1].bias.fill_(float("nan"))
+    losses = model.train().losses(images(), [TRUTH, NOTHING], PLACES)
+    assert not torch.stack(list(losses.values())).sum().isfinite()

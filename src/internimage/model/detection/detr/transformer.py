@@ -233,11 +233,11 @@ def losses_of(network: Any, answers: Answers, targets: Sequence[Target]) -> dict
             layers = _layers(config, answers, slice(None))
             found = _criterion(config)(layers[-1] | {"auxiliary_outputs": layers[:-1]}, targets)
             weights = {"ce": _CLASS_WEIGHT, "bbox": config.bbox_loss_coefficient, "giou": config.giou_loss_coefficient}
-            return _summed(found, weights)
+            return _whole(_summed(found, weights), answers)
         meta = getattr(whole, "denoising_meta_values", None)
         copies = meta["dn_num_split"][0] if meta else 0
         layers = _layers(config, answers, slice(copies, None))
-        proposals = {"logits": whole.enc_topk_logits.float(), "pred_boxes": whole.enc_topk_bboxes.float()}
+        proposals = {"logits": whole.enc_topk_logits.float(), "pred_boxes": whole.enc_topk_bboxes.float().nan_to_num()}
         outputs: dict[str, Any] = layers[-1] | {"auxiliary_outputs": [*layers[:-1], proposals]}
         if meta:
             outputs |= {"dn_auxiliary_outputs": _layers(config, answers, slice(copies))}
@@ -247,13 +247,18 @@ def losses_of(network: Any, answers: Answers, targets: Sequence[Target]) -> dict
         # A batch without objects: the same names, and a gradient for all, which parallel training waits for.
         nothing = 0 * network.denoising_class_embed.weight.sum()
         summed |= {f"{name}_dn": nothing for name in list(summed) if not name.endswith("_aux")}
-    return summed
+    return _whole(summed, answers)
+
+
+def _whole(summed: dict[str, Tensor], answers: Answers) -> dict[str, Tensor]:
+    """Boxes that are no numbers can't be matched, and are taken for others; the loss then is no number either."""
+    return summed | {"box": summed["box"] + 0 * answers.boxes.float().sum()}
 
 
 def _layers(config: Any, answers: Answers, queries: slice) -> list[dict[str, Tensor]]:
     """What each layer says of some queries, as transformers' losses take it."""
     logits = answers.logits[:, :, queries].float()
-    boxes = answers.boxes[:, :, queries].float().clamp(0, 1)
+    boxes = answers.boxes[:, :, queries].float().nan_to_num().clamp(0, 1)
     layers = [
         {"logits": one, "pred_boxes": other} for one, other in zip(logits.unbind(1), boxes.unbind(1), strict=True)
     ]
