@@ -238,6 +238,7 @@ def _described_dino(found: Checkpoint, state: Mapping[str, Tensor]) -> Card:
     from internimage.model.detection.dino import DinoConfig
 
     rules = dino_rules(found.said, str(found.path))
+    settings = dict(rules.settings) if _CODES in state else {**rules.settings, "denoising_queries": 0}
     assisting = {key.replace(_ASSISTING, "backbone.", 1): each for key, each in state.items() if _ASSISTING in key}
     backbone = official_backbone(replace(found, state=assisting or found.state), rules.backbone)
     try:
@@ -256,7 +257,7 @@ def _described_dino(found: Checkpoint, state: Mapping[str, Tensor]) -> Card:
             hidden_channels=shapes["transformer.encoder.0.mlp.fc1.bias"][0],
             points=shapes[attention + "attention_weights.bias"][0] // (heads * levels),
             levels=levels,
-            **{**rules.settings, **({} if _CODES in state else {"denoising_queries": 0})},
+            **settings,
         )
         return detector_card(config, rules.labels, rules.framing)
     except KeyError as error:
