@@ -45,6 +45,7 @@ def test_the_peer_has_our_size_and_our_maps() -> None:
     assert sides == [16, 8, 4, 2]
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_measured(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "peer"
     assert peer.main(["--root", str(root), "--run", str(run), "--epochs", "3"]) == 0

@@ -15,6 +15,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_beginning(tmp_path: Path) -> None:
     small = ["--counts", "[25]", "--rates", "[1e-3]", "--seeds", "1", "--epochs", "3"]
     assert transfer.main([*small, "--output", str(tmp_path)]) == 0

@@ -37,7 +37,7 @@ print(json.dumps(resident))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory is resident")
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("format", ["parquet", pytest.param("jsonl", marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_images(lay_out: LayOut, classifier: Path, tmp_path: Path, format: str) -> None:
     lay_out(tmp_path / "in", 3000)
     command = [sys.executable, "-c", SCRIPT, str(classifier), str(tmp_path / "in"), str(tmp_path / "out"), format]

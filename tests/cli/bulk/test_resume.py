@@ -51,8 +51,16 @@ def content(output: Path, format: str) -> Any:
     return pyarrow.parquet.read_table(output / "predictions.parquet").to_pylist()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("format", "how"),
+    [
+        ("jsonl", signal.SIGTERM),
+        ("parquet", signal.SIGKILL),
+        # Each way to end and each format is above.
+        pytest.param("jsonl", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("parquet", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_was_ended_goes_on(
     program: Program, lay_out: LayOut, classifier: Path, format: str, how: signal.Signals
 ) -> None:
