@@ -55,8 +55,7 @@ def measure(metric: Metric, truth: Mapping[str, Any], results: Sequence[_Row]) -
     geometric mean of the share of missed objects at 0.01 to 1 false results per picture.
 
     Source: the VOC 2012 development kit; sec. 4 of arXiv:1811.00982, in the order of ``tpfp_openimages`` of mmdet 2.28;
-    arXiv:1805.00123 and Dollár et al., Pedestrian
-    Detection: An Evaluation of the State of the Art, TPAMI 2012.
+    arXiv:1805.00123 and Dollár et al., Pedestrian Detection: An Evaluation of the State of the Art, TPAMI 2012.
 
     Args:
         metric: one of the four.
