@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from internimage import Detector, InternImageConfig, create_model, save_checkpoint
 from internimage.model import read_checkpoint
 from internimage.model.checkpoints.detector_files import load_detector, save_detector
+from internimage.tasks.detection.conventions import Metric, measure
 from internimage.tasks.detection.precision import average_precision, coco_truth
 from internimage.tasks.detection.report import detections_of
 
@@ -242,6 +243,16 @@ def test_begins_with_a_detector_without_class_names(
     assert all(torch.equal(tensor, mine[key]) for key, tensor in load_file(path).items())
     assert "names no classes" in caplog.text
     assert "start anew" not in caplog.text
+
+
+def test_numbers_of_other_sets_are_in_the_epochs_rows(finished: Run, run: Run) -> None:
+    metrics: tuple[Metric, ...] = ("voc", "miss_rate")
+    run.model = {"metrics": metrics, "pretrained": str(finished.weights)}
+    run.fit(max_epochs=1)
+    truth = coco_truth(run.datamodule.dataset("val").source)
+    for metric in metrics:
+        expected = measure(metric, truth, run.task.results())
+        assert run.history.rows[-1][f"val/{metric}"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_average_precision_of_what_was_saved(finished: Run) -> None:
