@@ -88,9 +88,10 @@ def test_classes_count_alike() -> None:
         ([A, C, D], 1),
         ([C, NOWHERE, A], (1 + 2 / 3) / 2),
         ([A], 0.5),
-        ([A, A], 0.5),
+        # Neither the object's any more, nor in the group by half: false, and the group is found after it.
+        ([A, A, C], (1 + 2 / 3) / 2),
     ],
-    ids=["all", "a mistake between", "no result in the group", "a second of an object is no group's"],
+    ids=["all", "a mistake between", "no result in the group", "a second of an object outside the group"],
 )
 def test_openimages_by_hand(boxes: list[list[int]], expected: float) -> None:
     """One object, and a group that is one more to find."""
@@ -98,9 +99,23 @@ def test_openimages_by_hand(boxes: list[list[int]], expected: float) -> None:
     assert measure("openimages", wanted, found(*boxes)) == pytest.approx(expected)
 
 
-def test_a_second_result_of_an_object_is_false_even_inside_a_group() -> None:
+def test_a_second_result_of_an_object_finds_the_group_around_it() -> None:
+    """Objects come first; what finds none of its own is held against the groups."""
     wanted = truth((1, A), crowds=[(1, WIDE)])
-    assert measure("openimages", wanted, found(A, A, B)) == pytest.approx((1 + 2 / 3) / 2)
+    assert measure("openimages", wanted, found(A, A, B)) == 1
+    assert measure("openimages", wanted, found(A, NOWHERE, A)) == pytest.approx((1 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize(("absent", "expected"), [([], 1.0), ([7], 1.0), ([3], 0.5)])
+def test_openimages_counts_what_was_looked_for(absent: list[int], expected: float) -> None:
+    """A result in a second picture, above the right one: false only where its class was looked for in vain."""
+    wanted = truth((1, A), images=2)
+    wanted["images"][1]["neg_category_ids"] = absent
+    results = found(A, image=2) + [row | {"score": 0.5} for row in found(A)]
+    assert measure("openimages", wanted, results) == expected
+    assert measure("voc", wanted, results) == 0.5
+    # Nobody says what was looked for: everything was.
+    assert measure("openimages", truth((1, A), images=2), results) == 0.5
 
 
 def test_miss_rate_by_hand() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch.utils.data import Dataset
 from internimage.data.detection.lvis import repeats
 from internimage.tasks.detection import DetectionData
 from internimage.tasks.detection.sampling import ClassAware, Repeated
-from internimage.tasks.repeatable import EpochSampler, SeededSamples
+from internimage.tasks.repeatable import EpochSampler, Position, SeededSamples
 
 # Class 0 is in every picture, class 1 in one of a hundred, class 2 in four; one picture shows nothing.
 SHOWN = [frozenset({0, 1}), *[frozenset({0, 2})] * 4, *[frozenset({0})] * 94, frozenset[int]()]
@@ -64,6 +66,19 @@ def test_a_repeated_sample_is_varied_anew_and_comes_out_the_same_again() -> None
     assert sorted(number for number, _ in values) == [0, 2, 2, 2]
     assert len({drawn for _, drawn in values}) == 4
     assert [samples[key] for key in keys] == values
+
+
+def test_processes_and_a_resumed_epoch_share_one_draw() -> None:
+    draw = ClassAware(SHOWN)
+    drawn: list[int] = []
+    for rank in (0, 1):
+        trainer: Any = SimpleNamespace(world_size=2, global_rank=rank)
+        samples = SeededSamples(Numbers(), 0, draw=draw)
+        sampler = EpochSampler(samples, 0, trainer, batch_size=4)
+        keys = list(sampler.keys_from(Position(epoch=3)))
+        assert list(sampler.keys_from(Position(epoch=3, batches=5))) == keys[20:]
+        drawn += [samples.index_of(key) for key in keys]
+    assert sorted(drawn) == sorted(draw.of_epoch(0, 3))
 
 
 def test_from_the_file_to_the_loader(scenes: Path) -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from internimage import Detector, InternImageConfig, create_model, save_checkpoint
 from internimage.model import read_checkpoint
-from internimage.model.checkpoints.detector_files import load_detector
+from internimage.model.checkpoints.detector_files import load_detector, save_detector
+from internimage.tasks.detection.conventions import Metric, measure
 from internimage.tasks.detection.precision import average_precision, coco_truth
 from internimage.tasks.detection.report import detections_of
 
@@ -229,6 +230,29 @@ def test_begins_with_a_detector_for_other_classes(finished: Run, run: Run, caplo
     run.model = {"pretrained": str(finished.weights), "detector_options": {"fpn_channels": 8}}
     with pytest.raises(ValueError, match="is another detector"):
         run.build()
+
+
+def test_begins_with_a_detector_without_class_names(
+    finished: Run, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As released to begin others with: of as many classes it is taken whole, and it is said."""
+    path = save_detector(finished.task.network, tmp_path / "bare.safetensors")
+    run.model = {"pretrained": str(path)}
+    with caplog.at_level("INFO", logger="internimage"):
+        mine = run.build().task.network.state_dict()
+    assert all(torch.equal(tensor, mine[key]) for key, tensor in load_file(path).items())
+    assert "names no classes" in caplog.text
+    assert "start anew" not in caplog.text
+
+
+def test_numbers_of_other_sets_are_in_the_epochs_rows(finished: Run, run: Run) -> None:
+    metrics: tuple[Metric, ...] = ("voc", "miss_rate")
+    run.model = {"metrics": metrics, "pretrained": str(finished.weights)}
+    run.fit(max_epochs=1)
+    truth = coco_truth(run.datamodule.dataset("val").source)
+    for metric in metrics:
+        expected = measure(metric, truth, run.task.results())
+        assert run.history.rows[-1][f"val/{metric}"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_average_precision_of_what_was_saved(finished: Run) -> None:

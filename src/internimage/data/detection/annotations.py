@@ -50,7 +50,7 @@ class Instance:
         label: index into the classes.
         segmentation: None, a list of polygons ``[[x, y, x, y, ...], ...]``, or a run-length encoded mask
             ``{"size": [height, width], "counts": list of int, or str}``.
-        is_crowd: a region with many objects of the class: neither an object nor background.
+        is_crowd: a region with many objects of the class, which is none itself; detectors learn nothing of it.
         area: of the object in pixels, as the file says; by default that of the box.
     """
 

@@ -62,6 +62,11 @@ def is_federated(images: Iterable[Mapping[str, Any]]) -> bool:
     return any(_ABSENT in each or _PARTLY in each for each in images)
 
 
+def absent_in(image: Mapping[str, Any]) -> list[int]:
+    """The categories that were looked for in vain in an image's entry."""
+    return image.get(_ABSENT, [])
+
+
 def best_of_images(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Of results in COCO's format those that count."""
     by_image: dict[int, list[Mapping[str, Any]]] = {}

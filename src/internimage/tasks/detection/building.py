@@ -110,16 +110,21 @@ def load_pretrained(network: Detector, model: str, pretrained: bool | str, label
 def _take_detector(network: Detector, found: Checkpoint, labels: LabelMap) -> None:
     card, state = described(found)
     own = network.state_dict()
+    # Released files that name no classes, such as those for 80 and 20 of Objects365's, are cut to the set that follows.
+    are_theirs = card.labels is None and card.settings.get("num_classes") == len(labels)
+    is_other = card.labels != labels and not are_theirs
     anew = [
-        key
-        for key in own
-        if (card.labels != labels and _is_of_classes(key)) or (key not in state and key.startswith(_FOR_TRAINING))
+        key for key in own if (is_other and _is_of_classes(key)) or (key not in state and key.startswith(_FOR_TRAINING))
     ]
     if wrong := [key for key in own if key not in anew and (key not in state or state[key].shape != own[key].shape)]:
         some = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
         raise ValueError(f"{found.path} is another detector: {some} differ; match model, family and options to it")
     network.load_state_dict({key: tensor for key, tensor in state.items() if key not in anew}, strict=False)
-    if anew:
+    if are_theirs:
+        log.info(
+            "%s names no classes: its %d are taken for those of the training set, in its order", found.path, len(labels)
+        )
+    if is_other:
         log.info("%s was trained for %s: the last layers start anew", found.path, classes_in_words(card.labels))
 
 

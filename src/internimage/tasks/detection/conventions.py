@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from internimage.data.detection.lvis import absent_in, is_federated
+
 Metric = Literal["voc", "voc07", "openimages", "miss_rate"]
 METRICS: dict[Metric, str] = {
     "voc": "AP50 as VOC 2012 counts",
@@ -45,20 +47,23 @@ def measure(metric: Metric, truth: Mapping[str, Any], results: Sequence[_Row]) -
     eleven recalls, as in VOC 2007. An object belongs to the result that overlaps it most, a second result of an object
     is false, and one on a difficult object (a crowd) does not count.
 
-    ``openimages``: as ``voc``, but a group (a crowd) is an object, found by the best of the results that lie in it by
-    half; the others do not count.
+    ``openimages``: as ``voc``, but a group (a crowd) is an object, found by the best of the results that find no object
+    of their own and lie in it by half; the others of these do not count. In a federated set, no result counts of a
+    class that was not looked for in its picture.
 
     ``miss_rate``: CrowdHuman's log-average miss rate (MR^-2) of all classes together, the lower the better: the
     geometric mean of the share of missed objects at 0.01 to 1 false results per picture.
 
-    Source: the VOC 2012 development kit; sec. 4 of arXiv:1811.00982; arXiv:1805.00123 and Dollár et al., Pedestrian
-    Detection: An Evaluation of the State of the Art, TPAMI 2012.
+    Source: the VOC 2012 development kit; sec. 4 of arXiv:1811.00982, in the order of ``tpfp_openimages`` of mmdet 2.28;
+    arXiv:1805.00123 and Dollár et al., Pedestrian Detection: An Evaluation of the State of the Art, TPAMI 2012.
 
     Args:
         metric: one of the four.
         truth: in COCO's format.
         results: in COCO's result format; only their boxes are looked at.
     """
+    if metric == "openimages" and is_federated(truth["images"]):
+        results = _looked_for(truth, results)
     scenes = _scenes(truth, results)
     if metric == "miss_rate":
         every = [scene for listed in scenes.values() for scene in listed]
@@ -71,6 +76,13 @@ def measure(metric: Metric, truth: Mapping[str, Any], results: Sequence[_Row]) -
         if total:
             values.append(_precision(_gathered(listed, find), total, eleven=metric == "voc07"))
     return float(np.mean(values)) if values else math.nan
+
+
+def _looked_for(truth: Mapping[str, Any], results: Sequence[_Row]) -> list[_Row]:
+    """Results of classes that their picture shows, or that were looked for in it in vain."""
+    known = {(each["image_id"], each["category_id"]) for each in truth["annotations"]}
+    known |= {(image["id"], category) for image in truth["images"] for category in absent_in(image)}
+    return [each for each in results if (each["image_id"], each["category_id"]) in known]
 
 
 def _scenes(truth: Mapping[str, Any], results: Sequence[_Row]) -> dict[int, list[_Scene]]:
@@ -120,8 +132,8 @@ def _openimages_hits(scene: _Scene) -> Iterator[tuple[float, bool]]:
     for row, score in enumerate(scene.scores):
         best = int(iou[row].argmax()) if iou.shape[1] else -1
         group = int(inside[row].argmax()) if inside.shape[1] else -1
-        if best >= 0 and iou[row, best] >= _IOU:
-            yield float(score), best not in taken
+        if best >= 0 and iou[row, best] >= _IOU and best not in taken:
+            yield float(score), True
             taken.add(best)
         elif group < 0 or inside[row, group] < _IOU:
             yield float(score), False

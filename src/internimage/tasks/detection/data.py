@@ -34,7 +34,7 @@ class DetectionData(BaseData):
 
     ``root`` holds ``annotations/train.json`` with ``images/train/``, or ``annotations/instances_train2017.json`` with
     ``train2017/``, or the like for ``val`` and perhaps ``test``; or it is the word ``scenes``. `internimage data coco`
-    converts Pascal VOC and YOLO folders.
+    converts folders of Pascal VOC, YOLO, CrowdHuman and OpenImages.
 
     Args:
         root: the folder, or ``scenes``.

@@ -2,7 +2,7 @@
 
 Of the three boxes of a person (full body, visible part, head) the full body's ``fbox`` is taken, as [x, y, width,
 height]. What is no person (``tag`` of another kind, such as ``mask``) or has ``extra.ignore`` becomes a crowd region:
-neither object nor background in training, and not counted in evaluation, as the set's own rules have it.
+no object in training, and not counted in evaluation, as the set's own rules have it.
 
 Source: arXiv:1805.00123; which boxes count, detection/tools/create_crowd_anno.py of the released code, 31c962d.
 """

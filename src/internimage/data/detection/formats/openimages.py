@@ -35,9 +35,13 @@ _CORNERS = ("XMin", "YMin", "XMax", "YMax")
 _COLUMNS = ("ImageID", "LabelName", *_CORNERS)
 
 
-class _Row(NamedTuple):
+class _Box(NamedTuple):
+    """A row of a table of boxes; of a training set's 15 million, texts and unused columns would fill 20 GB."""
+
     number: int
-    fields: dict[str, str]
+    label: int
+    corners: tuple[float, float, float, float]
+    is_group: bool
 
 
 def openimages_files(root: Path) -> dict[Split, Path]:
@@ -73,12 +77,12 @@ def read_openimages(
     names = _class_names(root)
     index = {machine: at for at, machine in enumerate(names)}
     images = {path.stem: path for path in images_below(folders[0])}
-    rows: dict[str, list[_Row]] = {}
-    for row in _rows(files[split], _COLUMNS):
-        rows.setdefault(row.fields["ImageID"], []).append(row)
-    absent = _absent(root, split, index)
-    read = partial(_picture, path=files[split], images=images, index=index, absent=absent)
-    return list(names.values()), read_files(rows.items(), read, faults)
+    boxes: dict[str, list[_Box | MisreadError]] = {}
+    for number, row in _rows(files[split], _COLUMNS):
+        boxes.setdefault(row["ImageID"], []).append(_box(row, number, files[split], index))
+    read = partial(_picture, path=files[split], images=images, absent=_absent(root, split, index))
+    # What is read already makes room for what comes of it.
+    return list(names.values()), read_files(((name, boxes.pop(name)) for name in list(boxes)), read, faults)
 
 
 def _find(root: Path, name: str) -> Path | None:
@@ -101,14 +105,14 @@ def _class_names(root: Path) -> dict[str, str]:
     return names
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:
-    """Rows with their line's number."""
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows with their line's number before them."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
         if lacking := [name for name in columns if name not in (table.fieldnames or ())]:
             raise ValueError(f"{path} has no column {' and no column '.join(lacking)}; it needs {', '.join(columns)}")
         for fields in table:
-            yield _Row(table.line_num, fields)
+            yield table.line_num, fields
 
 
 def _absent(root: Path, split: Split, index: dict[str, int]) -> dict[str, set[int]] | None:
@@ -117,47 +121,58 @@ def _absent(root: Path, split: Split, index: dict[str, int]) -> dict[str, set[in
     if not found:
         return None
     absent: dict[str, set[int]] = {}
-    for row in _rows(found[0], ("ImageID", "LabelName", "Confidence")):
-        if row.fields["LabelName"] in index and row.fields["Confidence"] in ("0", "0.0"):
-            absent.setdefault(row.fields["ImageID"], set()).add(index[row.fields["LabelName"]])
+    for _, row in _rows(found[0], ("ImageID", "LabelName", "Confidence")):
+        if row["LabelName"] in index and row["Confidence"] in ("0", "0.0"):
+            absent.setdefault(row["ImageID"], set()).add(index[row["LabelName"]])
     return absent
 
 
 def _picture(
-    item: tuple[str, list[_Row]],
+    item: tuple[str, list[_Box | MisreadError]],
     faults: list[MisreadError],
     path: Path,
     images: dict[str, Path],
-    index: dict[str, int],
     absent: dict[str, set[int]] | None,
 ) -> Labelled:
-    name, rows = item
+    name, boxes = item
     if name not in images:
-        where = f"{path}, line {rows[0].number}"
+        first = boxes[0]
+        where = f"{path}, line {first.number}" if isinstance(first, _Box) else str(path)
         raise MisreadError(
             "picture missing or not clear", f"{where}: there is no picture {name!r:.60} in the split's folder"
         )
     size = picture_size(images[name])
-    objects = gather(rows, partial(_object, path=path, index=index, size=size), faults)
+    objects = gather(boxes, partial(_object, size=size), faults)
     places, fields = zip(*objects, strict=True) if objects else ((), ())
     lacking = None if absent is None else tuple(sorted(absent.get(name, ())))
     return Labelled(images[name], size, fields, path, places, lacking)
 
 
-def _object(row: _Row, path: Path, index: dict[str, int], size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+def _box(row: dict[str, str], number: int, path: Path, index: dict[str, int]) -> _Box | MisreadError:
+    """A row, or why it is none: to be told with its picture."""
+    where = f"{path}, line {number}"
+    if (machine := row["LabelName"]) not in index:
+        return MisreadError("unknown category id", f"{where}: {machine!r:.40} is not in {_CLASSES}; add it")
+    try:
+        x1, y1, x2, y2 = (_share(row[key], key, where) for key in _CORNERS)
+    except MisreadError as error:
+        return error.with_traceback(None)
+    return _Box(number, index[machine], (x1, y1, x2, y2), (row.get("IsGroupOf") or "0").strip() == "1")
+
+
+def _object(box: _Box | MisreadError, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
     """A row's place in its file, and its annotation."""
-    where, (height, width) = f"{path}, line {row.number}", size
-    if (machine := row.fields["LabelName"]) not in index:
-        raise MisreadError("unknown category id", f"{where}: {machine!r:.40} is not in {_CLASSES}; add it")
-    x1, y1, x2, y2 = (_share(row.fields[key], key, where) for key in _CORNERS)
-    box = [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height]
+    if isinstance(box, MisreadError):
+        raise box
+    (x1, y1, x2, y2), (height, width) = box.corners, size
+    x, y, across, down = x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height
     fields = {
-        "category_id": index[machine],
-        "bbox": box,
-        "area": max(box[2], 0) * max(box[3], 0),
-        "iscrowd": int((row.fields.get("IsGroupOf") or "0").strip() == "1"),
+        "category_id": box.label,
+        "bbox": [x, y, across, down],
+        "area": max(across, 0) * max(down, 0),
+        "iscrowd": int(box.is_group),
     }
-    return f", line {row.number}", fields
+    return f", line {box.number}", fields
 
 
 def _share(text: str | None, key: str, where: str) -> float:

@@ -3,7 +3,7 @@
 VOC counts pixels from 1 and a box includes its last pixel: (xmin, ymin, xmax, ymax) covers the pixels from xmin - 1 to
 xmax - 1 counted from 0, which is the box x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax. (Detectron2 does the
 same; mmdetection takes 1 off all four, so that its boxes are a pixel smaller.) An object marked ``difficult`` becomes
-a crowd region: neither object nor background in training, and not counted in evaluation, as VOC's own rules have it.
+a crowd region: no object in training, and not counted in evaluation, as VOC's own rules have it.
 """
 
 from __future__ import annotations
