@@ -164,8 +164,13 @@ def convert_to_coco(root: Path | str, output: Path | str) -> list[Path]:
         for image in content["images"]:
             image["file_name"] = Path(os.path.relpath(root / image["file_name"], output)).as_posix()
         targets[split].parent.mkdir(parents=True, exist_ok=True)
-        with targets[split].open("x", encoding="utf-8") as file:
-            json.dump(content, file)
+        # A full disk or Ctrl-C must not leave half a file under the name of a whole one.
+        partial = targets[split].with_suffix(".json.partial")
+        try:
+            partial.write_text(json.dumps(content), encoding="utf-8")
+            partial.replace(targets[split])
+        finally:
+            partial.unlink(missing_ok=True)
     return list(targets.values())
 
 
