@@ -191,3 +191,16 @@ def test_years_are_joined_as_detectors_are_compared(tmp_path):
     assert [path.name for path in written] == ["train.json", "val.json"]
     listed = [[picture.path.stem for picture in read_coco(path, tmp_path).pictures] for path in written]
     assert listed == [["a", "b", "d"], ["c"]]
+
+
+def test_a_full_disk_leaves_no_half_file(devkit, tmp_path, monkeypatch):
+    whole = Path.write_text
+
+    def written_in_part(self, text, **settings):
+        whole(self, text[:10], **settings)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", written_in_part)
+    with pytest.raises(OSError, match="No space left"):
+        convert_to_coco(devkit, tmp_path / "new")
+    assert not list((tmp_path / "new").rglob("*.*"))
