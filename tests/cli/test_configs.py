@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from html import unescape
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def test_a_published_recipe_is_that_of_its_weights(name: str, clothes: Path, tmp
     assert built.to_dict() == expected
 
 
+# Testing draws the run's pictures anew, and others look at them.
+@pytest.mark.usefixtures("whole_pictures")
 def test_the_smoke_recipe_trains_tests_and_predicts(program: Program, smoke: Smoke, tmp_path: Path) -> None:
     """By the commands on the run's own page; other tasks' tests do the same. A new recipe needs such a test."""
     tasks = ("classification", "detection", "segmentation")
@@ -87,7 +90,7 @@ def test_the_smoke_recipe_trains_tests_and_predicts(program: Program, smoke: Smo
 def test_every_recipe_says_what_it_is_and_how_to_run_it() -> None:
     for name, path in shipped_configs().items():
         lines = path.read_text(encoding="utf-8").splitlines()
-        head = [line for line in lines[:8] if line.startswith("#")]
+        head = list(takewhile(lambda line: line.startswith("#"), lines))
         assert len(head) >= 2, name
         assert any("internimage " in line for line in head), f"{name} has no command"
 

@@ -96,6 +96,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, graphs: list[list[Any]]) -> FakeGpu:
     return FakeGpu(CPU, Peers({}, Path("unused"), CPU), wall_clock, 1e9, quick=True, rounds=2, variants=("b",))
 
 
+@pytest.mark.slow
 def test_inference_is_compared_as_written_and_then_compiled(gpu: FakeGpu, graphs: list[list[Any]]) -> None:
     trials = list(network_suite.trials(gpu))
     assert [trial.budget_s for trial in trials[:3]] == [None, LONG_BUDGET_S, LONG_BUDGET_S]
@@ -121,6 +122,7 @@ def test_inference_is_compared_as_written_and_then_compiled(gpu: FakeGpu, graphs
     assert "no path given" in verdict.detail
 
 
+@pytest.mark.slow
 def test_training_takes_float16_where_a_kernel_has_no_bfloat16(gpu: FakeGpu, graphs: list[list[Any]]) -> None:
     trials = list(training_suite.trials(gpu))
     assert [trial.budget_s for trial in trials] == [LONG_BUDGET_S] * 2

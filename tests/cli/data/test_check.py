@@ -120,7 +120,8 @@ def test_nothing_known(program: Program) -> None:
     picture("set/a.jpg")
     message = program("data", "check", "set").refusal()
     assert "set holds images but no class folders; make one folder per class there" in message
-    assert "for detection, COCO's annotations/train.json, Pascal VOC's Annotations/*.xml, or YOLO's" in message
+    assert "for detection, COCO's annotations/train.json, Pascal VOC's Annotations/*.xml, YOLO's images/" in message
+    assert "CrowdHuman's annotation_train.odgt, or OpenImages' class-descriptions-boxable.csv" in message
     assert "for segmentation, images/train with label maps of the same names in labels/train" in message
     text("set/annotations/instances_default.json", "{}")
     hint = "annotations/instances_default.json is named after no split: rename it, or give it as PATH with --images"
