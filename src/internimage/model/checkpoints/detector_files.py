@@ -238,7 +238,7 @@ def _described_dino(found: Checkpoint, state: Mapping[str, Tensor]) -> Card:
     from internimage.model.detection.dino import DinoConfig
 
     rules = dino_rules(found.said, str(found.path))
-    settings = dict(rules.settings) if _CODES in state else {**rules.settings, "denoising_queries": 0}
+    settings: dict[str, Any] = dict(rules.settings) if _CODES in state else {**rules.settings, "denoising_queries": 0}
     assisting = {key.replace(_ASSISTING, "backbone.", 1): each for key, each in state.items() if _ASSISTING in key}
     backbone = official_backbone(replace(found, state=assisting or found.state), rules.backbone)
     try:
