@@ -90,6 +90,8 @@ def test_lines_that_were_cut_short_are_left_out(tmp_path: Path) -> None:
     assert read_starts(tmp_path) == [{"time": "a"}]
 
 
+# Two whole programs, for a library of others.
+@pytest.mark.slow
 def test_weights_and_biases_goes_on_with_the_run(tmp_path: Path) -> None:
     """The library itself, without a network; in processes of their own, since it stays once it has begun."""
     environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
