@@ -95,7 +95,10 @@ def some(every: Iterable[Any], kept: Container[Any]) -> list[Any]:
 
 EVERY = [case.name for case in CASES]
 # Every geometry and rule that the kernel knows; NaN comes in 16 bit.
-GATHERED = ("odd_map_5x4", "kernel_3x2", "stride_2x1", "width_not_multiple_of_block", "batch_0", "remove_center")
+GATHERED = (
+    *("odd_map_5x4", "kernel_3x2", "kernel_1", "stride_2x1", "dilation_2", "width_not_multiple_of_block", "batch_0"),
+    *("remove_center", "offset_scale", "sigmoid", "plain_weights"),
+)
 # Every pair of a case, a dtype and a way of the value's gradient.
 IN_16_BIT = (
     ("odd_map_5x4", "fp16", False),

@@ -157,6 +157,20 @@ def test_converted_there_and_back(model: InternImageDino, tmp_path: Path) -> Non
         convert([str(ours), str(tmp_path / "folder"), "--format", "huggingface"])
 
 
+def test_a_released_file_with_dcnv4(tmp_path: Path) -> None:
+    """FlashInternImage's: the core shows in the configuration's type, the rest is the same."""
+    backbone = InternImageConfig.from_official(ARGUMENTS | {"core_op": "DCNv4", "channels": 16})
+    torch.manual_seed(0)
+    model = InternImageDino(replace(CONFIGURED, backbone=backbone))
+    config = CONFIG.replace("type='InternImage', core_op='DCNv3', channels=8", "type='FlashInternImage', channels=16")
+    assert config != CONFIG
+    loaded = load_detector(written(tmp_path, model, config=config))
+    assert loaded.model.config.backbone.core == "dcnv4"
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(image)[0].boxes, model.eval()(image)[0].boxes)
+
+
 def test_codes_of_other_labels_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Heads that were cut to fewer classes predict, whatever denoising was trained with."""
     model = InternImageDino(CONFIGURED)
