@@ -5,6 +5,7 @@ Shape legend: R objects of an image, Q queries, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -15,6 +16,8 @@ from internimage.model.detection.boxes import clip_boxes
 from internimage.model.detection.results import Detected
 from internimage.model.detection.targets import Objects
 from internimage.structures import Placement
+
+NEEDS = "detectors of the DETR family need {}: pip install 'internimage-torch[detection,transformers]'"
 
 
 class Target(TypedDict):
@@ -52,6 +55,23 @@ def detected(
     # What is no number is kept: whoever asked can see that the network gives none.
     kept = ~((scores <= threshold) | (boxes[:, 2:] <= boxes[:, :2]).any(-1))
     return Detected(boxes[kept], scores[kept], (rows % scores_QK.shape[1])[kept])
+
+
+def check_positions(size: tuple[int, int], strides: Sequence[int], queries: int, option: str) -> None:
+    """Raise ``ValueError`` if a batch of ``size`` (height, width) has fewer positions to propose than queries.
+
+    Args:
+        size: in pixels.
+        strides: pixels between the positions of each map.
+        queries: how many are wanted.
+        option: of the detector, that sets it.
+    """
+    positions = sum(math.ceil(size[0] / stride) * math.ceil(size[1] / stride) for stride in strides)
+    if positions < queries:
+        raise ValueError(
+            f"{size[0]} x {size[1]} pixels have {positions} positions for {queries} queries; take larger images, or "
+            f"set {option} in the detector's options"
+        )
 
 
 def placed(image_NCHW: Tensor, placements: Sequence[Placement] | None, strides: Sequence[int]) -> list[Placement]:

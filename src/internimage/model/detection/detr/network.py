@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from internimage.model.backbone import InternImage
 from internimage.model.config import InternImageConfig
-from internimage.model.detection.detr.transformer import ask, build_transformer, check_positions, losses_of
-from internimage.model.detection.queries import detected, placed, target_of
+from internimage.model.detection.detr.transformer import ask, build_transformer, losses_of
+from internimage.model.detection.queries import check_positions, detected, placed, target_of
 from internimage.model.detection.results import Detected
 from internimage.model.detection.targets import Objects
 from internimage.structures import Placement
@@ -159,7 +159,11 @@ class InternImageDetr(nn.Module):
     def _places(self, image_NCHW: Tensor, placements: Sequence[Placement] | None) -> list[Placement]:
         strides = self.config.backbone.stage_strides
         places = placed(image_NCHW, placements, strides)
-        check_positions(self.transformer, (image_NCHW.shape[-2], image_NCHW.shape[-1]), strides)
+        settings = self.transformer.config
+        # Deformable DETR's queries begin without proposals.
+        if self.config.family != "deformable_detr":
+            size = (image_NCHW.shape[-2], image_NCHW.shape[-1])
+            check_positions(size, strides[-settings.num_feature_levels :], settings.num_queries, "num_queries")
         return places
 
     def _unit(self, image_NCHW: Tensor, place: Placement) -> tuple[int, int]:

@@ -22,14 +22,13 @@ from torch.nn import functional
 
 from internimage.model.backbone import InternImage
 from internimage.model.detection.detr.attention import use_fast_attention
-from internimage.model.detection.queries import Target
+from internimage.model.detection.queries import NEEDS, Target
 from internimage.structures import Placement
 
 if TYPE_CHECKING:
     from internimage.model.detection.detr.network import DetrConfig
 
 _CLASSES = {"deformable_detr": "DeformableDetr", "rt_detr_v2": "RTDetrV2", "d_fine": "DFine"}
-_NEEDS = "detectors of the DETR family need {}: pip install 'internimage-torch[detection,transformers]'"
 # What follows from the backbone, what this code or transformers' own leaves no choice in, and what has no effect.
 _SET_HERE = frozenset(
     (
@@ -88,7 +87,7 @@ def build_transformer(config: DetrConfig, backbone: InternImage) -> Any:
         import transformers
         from huggingface_hub.errors import StrictDataclassError
     except ImportError as error:
-        raise ImportError(_NEEDS.format("transformers")) from error
+        raise ImportError(NEEDS.format("transformers")) from error
     library: Any = transformers
     kind = getattr(library, _CLASSES[config.family] + "Config")
     shared = {each.name for each in fields(library.PreTrainedConfig)}
@@ -183,19 +182,6 @@ def _start(network: Any) -> None:
         heads[0].layers[-1].bias[2:] = -2.0
 
 
-def check_positions(network: Any, size: tuple[int, int], strides: Sequence[int]) -> None:
-    """Raise ``ValueError`` if a picture has fewer positions to propose than there are queries."""
-    if network.config.model_type == "deformable_detr":
-        return
-    levels, wanted = network.config.num_feature_levels, network.config.num_queries
-    positions = sum((size[0] // stride) * (size[1] // stride) for stride in strides[-levels:])
-    if positions < wanted:
-        raise ValueError(
-            f"{size[0]} x {size[1]} pixels have {positions} positions for {wanted} queries; take larger images, or set "
-            "num_queries in the detector's options"
-        )
-
-
 def ask(
     network: Any, image_NCHW: Tensor, placements: Sequence[Placement], targets: Sequence[Target] | None = None
 ) -> Answers:
@@ -225,7 +211,7 @@ def losses_of(network: Any, answers: Answers, targets: Sequence[Target]) -> dict
     compete with the answers in older versions, and pair D-FINE's distributions with the boxes of the layer before.
     """
     if find_spec("scipy") is None:
-        raise ImportError(_NEEDS.format("scipy to train"))
+        raise ImportError(NEEDS.format("scipy to train"))
     config, whole = network.config, answers.whole
     # 16 bits of a box are too few to match and to compare it.
     with torch.autocast(answers.boxes.device.type, enabled=False):

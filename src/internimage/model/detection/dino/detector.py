@@ -5,7 +5,6 @@ Shape legend: N images, Q queries, K classes, H W of the padded batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +20,7 @@ from internimage.model.detection.dino.neck import ChannelMapper
 from internimage.model.detection.dino.positions import lay_out
 from internimage.model.detection.dino.start import start
 from internimage.model.detection.dino.transformer import Answers, DinoTransformer, Queries
-from internimage.model.detection.queries import detected, placed, target_of
+from internimage.model.detection.queries import check_positions, detected, placed, target_of
 from internimage.model.detection.results import Detected
 from internimage.model.detection.targets import Objects
 from internimage.structures import Placement
@@ -146,14 +145,9 @@ class InternImageDino(nn.Module):
         """The batch's height and width, and where its pictures lie."""
         strides = self.config.backbone.stage_strides
         places = placed(image_NCHW, placements, strides)
-        height, width = image_NCHW.shape[-2], image_NCHW.shape[-1]
-        positions = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in level_strides(self.config))
-        if positions < self.config.queries:
-            raise ValueError(
-                f"{height} x {width} pixels have {positions} positions for {self.config.queries} queries; take larger "
-                "images, or fewer queries in the detector's options"
-            )
-        return (height, width), places
+        size = (image_NCHW.shape[-2], image_NCHW.shape[-1])
+        check_positions(size, level_strides(self.config), self.config.queries, "queries")
+        return size, places
 
 
 def level_strides(config: DinoConfig) -> list[int]:

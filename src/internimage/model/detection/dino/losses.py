@@ -22,9 +22,8 @@ from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal
 
 from internimage.model.detection.dino.denoising import Copies
 from internimage.model.detection.dino.transformer import Answers
-from internimage.model.detection.queries import Target
+from internimage.model.detection.queries import NEEDS, Target
 
-_NEEDS = "training dino needs scipy: pip install 'internimage-torch[detection,transformers]'"
 _ALPHA, _GAMMA = 0.25, 2.0
 _WEIGHTS = {"class": 1.0, "box": 5.0, "giou": 2.0}
 # Of the same three, in matching.
@@ -103,7 +102,7 @@ def _losses(
 
 def _matcher() -> Any:
     if find_spec("scipy") is None:
-        raise ImportError(_NEEDS)
+        raise ImportError(NEEDS.format("scipy to train"))
     from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
 
     return DeformableDetrHungarianMatcher(*_COSTS)

@@ -25,8 +25,7 @@ from internimage.model.detection.dino.positions import (
     proposals,
     reference_points,
 )
-
-_NEEDS = "dino needs transformers: pip install 'internimage-torch[detection,transformers]'"
+from internimage.model.detection.queries import NEEDS
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _library(config: DinoConfig) -> tuple[Any, Any]:
         from transformers import DeformableDetrConfig
         from transformers.models.deformable_detr import modeling_deformable_detr as parts
     except ImportError as error:
-        raise ImportError(_NEEDS) from error
+        raise ImportError(NEEDS.format("transformers")) from error
     settings: Any = DeformableDetrConfig(
         d_model=config.channels,
         num_feature_levels=config.levels,
